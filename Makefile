@@ -1,0 +1,52 @@
+# Works on a fresh clone with nothing but Python 3.10 to 3.13 and make.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-all check bench train schema clean
+
+demo: $(VENV)/.demo
+	$(BIN)/edge-runtime demo
+
+test: $(VENV)/.test mosquitto
+	$(BIN)/python -m pytest -m "not slow and not train"
+
+test-all: $(VENV)/.test mosquitto
+	$(BIN)/python -m pytest -m "not train"
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/house
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
+
+train: $(VENV)/.train
+	$(BIN)/python -m models.training.train
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 found; install one or say make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.train: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[$*]'
+	@touch $@
+
+# The real broker, from the system's packages where that is allowed; tests that need it say so when it is missing.
+.PHONY: mosquitto
+mosquitto:
+	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
+		&& apt-get update -qq >/dev/null && apt-get install -y -qq mosquitto >/dev/null; } \
+		|| echo "mosquitto is not installed: the tests of the link are skipped"
+
+schema: $(VENV)/.test
+	$(BIN)/python -c "import sys; from edge_runtime.types import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
+
+clean:
+	rm -rf $(VENV) build dist edge-runtime-demo

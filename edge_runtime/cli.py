@@ -1,0 +1,258 @@
+"""The command line: flags in, one JSON object or a few lines out. The only module that prints.
+
+Each command is a function in `commands/`, imported when it is called. An error is one line on stderr, exit 2 for a wrong
+flag, file or model, exit 1 for a job that failed; never a traceback (set EDGE_RUNTIME_DEBUG=1 to have one).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from edge_runtime import __version__
+from edge_runtime.errors import ConfigError, EdgeError
+
+POLICIES = click.Choice(["every", "newest"])
+PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16", "int8"])
+BACKENDS = click.Choice(["auto", "onnxruntime", "openvino", "tensorrt", "null"])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class OneLineHelp(click.Group):
+    """Commands in the order of a first day, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=OneLineHelp, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="edge-runtime")
+def app() -> None:
+    """Real-time segmentation and measured findings for portable ultrasound and X-ray devices.
+
+    Research use only. Not a medical device.
+    """
+
+
+def example(text: str) -> str:
+    """An epilog that click leaves as it is."""
+    return "\b\nExample:\n  " + text.replace("\n", "\n  ")
+
+
+def show(report: Any, as_json: bool, lines: list[str]) -> None:
+    """The result on stdout: one JSON object, or lines for a person."""
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        print("\n".join(lines))
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+model_option = click.option("--model", required=True, metavar="NAME|DIR", help="A shipped model or a directory with a model.toml.")
+backend_option = click.option("--backend", type=BACKENDS, default="auto", show_default=True)
+precision_option = click.option("--precision", type=PRECISIONS, default="auto", show_default=True)
+threads_option = click.option("--threads", type=int, default=1, show_default=True, help="Threads of the backend.")
+state_option = click.option("--state", type=FOLDER, default=None, help="State directory (default: this user's).")
+config_option = click.option("--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state).")
+
+
+@app.command(epilog=example("edge-runtime demo"))
+@click.option("--out", type=FOLDER, default=None, help="Where pictures and the summary go (default: edge-runtime-demo).")
+@click.option("--seconds", type=float, default=12.0, show_default=True, help="Length of the live part.")
+@click.option("--data", type=FOLDER, default=None, help="Folder with fetal_head/images (default: $EDGE_RUNTIME_DATA).")
+@as_json
+def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> None:
+    """The main job on embedded defaults: frames to findings to broker to database, with a kill in the middle."""
+    from edge_runtime.commands import demo as command
+
+    report = command.demo(out or Path("edge-runtime-demo"), seconds=seconds, data=data, say=_say)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime run --model fetal_head --source 'phantom:fetal_head?hc_mm=250' --out findings.jsonl"))
+@model_option
+@click.option("--source", required=True, metavar="URI", help="dicom:PATH, video:FILE, folder:DIR or phantom:NAME?...")
+@backend_option
+@precision_option
+@click.option("--policy", type=POLICIES, default=None, help="every: each frame a finding. newest: live (default by source).")
+@click.option("--exam", default=None, metavar="ID", help="One exam id for all frames.")
+@click.option("--spacing-mm", default=None, metavar="ROW,COL", help="Operator's millimetres per pixel.")
+@click.option("--force-spacing", is_flag=True, help="Take --spacing-mm although the file's tags contradict it.")
+@click.option("--region", type=int, default=None, help="Which ultrasound region of the file, counted from 1.")
+@click.option("--plane-confirmed", is_flag=True, help="A person confirms that this is the standard plane.")
+@click.option("--out", default=None, metavar="FILE.jsonl|-", help="Findings as JSON lines, written after their commit.")
+@click.option("--masks", type=FOLDER, default=None, help="Masks at source resolution as PNG, one per frame.")
+@click.option("--record", type=FOLDER, default=None, help="Keep the pixels of analysed frames as PNG.")
+@state_option
+@config_option
+@click.option("--fps", type=float, default=None, help="Pace of the source; 0 = unpaced.")
+@click.option("--limit", type=int, default=None, help="Stop after this many source frames.")
+@threads_option
+@as_json
+def run(as_json: bool, **flags: Any) -> None:
+    """Analyse a source: frames in, findings out, each on disk before it is reported."""
+    from edge_runtime.commands import run as command
+
+    report = command.run(command.RunOptions(**flags), progress=_progress if sys.stderr.isatty() else None)
+    show(report, as_json, command.lines(report))
+    if report.problems:
+        _fail("; ".join(report.problems[:3]) + (f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""), 1)
+
+
+@app.command(epilog=example("edge-runtime uplink --state state --broker mqtt://127.0.0.1:1883 --once"))
+@state_option
+@config_option
+@click.option("--broker", required=True, metavar="mqtt[s]://HOST:PORT")
+@click.option("--ca", type=FILE, default=None, help="PEM of the authority that signed the broker's certificate.")
+@click.option("--cert", type=FILE, default=None, help="PEM of this device's certificate.")
+@click.option("--key", type=FILE, default=None, help="PEM of this device's key.")
+@click.option("--once", is_flag=True, help="Stop when all that was pending is stored in the cloud.")
+@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="With --once: give up after this.")
+@as_json
+def uplink(as_json: bool, **flags: Any) -> None:
+    """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
+    from edge_runtime.commands import uplink as command
+
+    report = command.run(**flags)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime receive --broker mqtt://127.0.0.1:1883 --store sqlite:///cloud.db"))
+@click.option("--broker", required=True, metavar="mqtt[s]://HOST:PORT")
+@click.option("--store", required=True, metavar="sqlite:///FILE|postgresql://...")
+@click.option("--ca", type=FILE, default=None)
+@click.option("--cert", type=FILE, default=None)
+@click.option("--key", type=FILE, default=None)
+@click.option("--limit", type=int, default=None, help="Stop after this many stored records.")
+@click.option("--idle-exit", "idle_exit_s", type=float, default=None, metavar="S", help="Stop after this long without one.")
+@as_json
+def receive(as_json: bool, **flags: Any) -> None:
+    """The cloud side: store findings once, then send the receipt."""
+    from edge_runtime.commands import receive as command
+
+    report = command.run(**flags)
+    show(report, as_json, command.lines(report))
+
+
+@app.group(epilog=example("edge-runtime outbox stats --state state"))
+def outbox() -> None:
+    """What waits for the cloud, and what was delivered."""
+
+
+def _outbox_command(name: str, text: str) -> None:
+    @outbox.command(name, help=text, epilog=example(f"edge-runtime outbox {name} --state state"))
+    @state_option
+    @as_json
+    def command(state: Path | None, as_json: bool) -> None:
+        from edge_runtime.commands import outbox as module
+
+        report = getattr(module, name if name != "list" else "pending")(state)
+        show(report, as_json, module.lines(report))
+
+
+_outbox_command("list", "The pending records, oldest first.")
+_outbox_command("stats", "Counts, and the age of the oldest.")
+_outbox_command("export", "Every finding of the journal as JSON lines.")
+
+
+@app.command(epilog=example("edge-runtime evaluate --model fetal_head --data ../shared/data/fetal_head --json"))
+@model_option
+@click.option("--data", required=True, type=FOLDER, help="Folder with images/, masks/ and meta.csv.")
+@click.option("--subjects", type=FILE, default=None, help="Only these subjects of meta.csv, one to a line.")
+@backend_option
+@precision_option
+@threads_option
+@as_json
+def evaluate(as_json: bool, **flags: Any) -> None:
+    """A model against labelled images: Dice, millimetres, latency."""
+    from edge_runtime.commands import evaluate as command
+
+    report = command.evaluate(**flags)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime bench --model fetal_head --scenario stream --frames 500 --json"))
+@model_option
+@click.option("--source", default=None, metavar="URI", help="Default: phantom frames of 800x540 in memory.")
+@click.option("--scenario", type=click.Choice(["single-stream", "stream", "offline", "overload"]), default="stream", show_default=True)
+@click.option("--fps", type=float, default=None, help="Offered rate (stream, overload).")
+@click.option("--frames", type=int, default=None, help="How many frames to measure (default 500).")
+@click.option("--seconds", type=float, default=None, help="Instead of --frames: how long.")
+@backend_option
+@precision_option
+@threads_option
+@as_json
+def bench(as_json: bool, **flags: Any) -> None:
+    """How fast this machine is, end to end and against the bare backend in the same run."""
+    from edge_runtime.commands import bench as command
+
+    report = command.bench(**flags)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime doctor"))
+@state_option
+@as_json
+def doctor(state: Path | None, as_json: bool) -> None:
+    """What is installed, what is missing, and how to mend it."""
+    from edge_runtime.commands import doctor as command
+
+    report = command.doctor(state)
+    show(report, as_json, command.lines(report))
+    if not report.ok:
+        raise SystemExit(1)
+
+
+@app.command(epilog=example("edge-runtime models"))
+@as_json
+def models(as_json: bool) -> None:
+    """The shipped models."""
+    from edge_runtime.commands import models as command
+
+    report = command.models()
+    show(report, as_json, command.lines(report))
+
+
+def _say(text: str) -> None:
+    """A line of progress, for a person."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _progress(text: str) -> None:
+    """A line that replaces itself, on a terminal only."""
+    print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main() -> NoReturn:
+    """The `edge-runtime` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        code = app.main(standalone_mode=False)
+    except click.ClickException as exc:
+        _fail(f"{exc.format_message()} (see edge-runtime --help)", exc.exit_code if exc.exit_code else 2)
+    except ConfigError as exc:
+        _fail(str(exc), exc.exit_code)
+    except EdgeError as exc:
+        _fail(str(exc), exc.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our stdout left: nothing is owed to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as exc:
+        if os.environ.get("EDGE_RUNTIME_DEBUG"):
+            raise
+        _fail(f"internal: {type(exc).__name__}: {exc}; please report it (EDGE_RUNTIME_DEBUG=1 shows where)", 1)
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,58 @@
+"""The only reader of time. Durations and ages are monotonic; wall time appears once, in a finding."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from uuid import UUID
+
+from edge_runtime.codes import Clock
+
+monotonic_ns = time.monotonic_ns
+sleep_s = time.sleep
+
+
+def utc_now() -> str:
+    """Processing time in UTC, ISO 8601 with milliseconds. Its quality is `clock_quality`'s to say."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_quality() -> Clock:
+    """How far wall time can be trusted: `ntp` when a time service says it is synchronised."""
+    if any(Path(marker).exists() for marker in ("/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid")):
+        return Clock.NTP
+    return Clock.RTC if Path("/dev/rtc0").exists() else Clock.UNSYNCED
+
+
+def uuid7() -> str:
+    """A time-ordered UUID (RFC 9562, 5.7): rows that are made together stay together in an index."""
+    unix_ms = time.time_ns() // 1_000_000
+    value = (unix_ms & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(UUID(int=value))
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """An id of this boot of the machine: monotonic times compare only within one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux: one id per process is the honest substitute
+        return uuid7()
+
+
+def since_process_start_s(moment_ns: int) -> float:
+    """Seconds from the start of this process, as the kernel counts it, to the monotonic `moment_ns`."""
+    try:
+        started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:  # not Linux: the import of this module is the next best thing
+        return (moment_ns - _IMPORTED_NS) / 1e9
+    boot_offset_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return (moment_ns + boot_offset_ns) / 1e9 - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+_IMPORTED_NS = time.monotonic_ns()

@@ -1,0 +1,229 @@
+"""Where the cloud keeps what it received: SQLite or PostgreSQL behind one small Protocol.
+
+`put` is idempotent by finding id and returns only after a durable commit: the receipt that follows it makes devices
+let go of their rows. Knows nothing about MQTT.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.sync.database import open_db
+from edge_runtime.sync.topics import EventKind
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS findings (
+        device_id TEXT NOT NULL, finding_id TEXT PRIMARY KEY, seq BIGINT NOT NULL, epoch TEXT NOT NULL,
+        exam_id TEXT NOT NULL, created_at TEXT NOT NULL, received_at TEXT NOT NULL, body TEXT NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS events (
+        device_id TEXT NOT NULL, event_id TEXT PRIMARY KEY, seq BIGINT NOT NULL, epoch TEXT NOT NULL,
+        exam_id TEXT NOT NULL, created_at TEXT NOT NULL, received_at TEXT NOT NULL, body TEXT NOT NULL
+    )""",
+    # what could not be read, as it came: somebody must look at it, and it must not come again and again
+    """CREATE TABLE IF NOT EXISTS quarantine (
+        digest TEXT PRIMARY KEY, topic TEXT NOT NULL, reason TEXT NOT NULL, received_at TEXT NOT NULL,
+        payload {blob} NOT NULL
+    )""",
+)
+_ROW = "(device_id, {id}, seq, epoch, exam_id, created_at, received_at, body)"
+_PUT_ROW: dict[EventKind, str] = {
+    "finding": f"INSERT INTO findings {_ROW.format(id='finding_id')} VALUES ({{8}}) ON CONFLICT DO NOTHING",
+    "event": f"INSERT INTO events {_ROW.format(id='event_id')} VALUES ({{8}}) ON CONFLICT DO NOTHING",
+}
+_PUT_POISON = (
+    "INSERT INTO quarantine (digest, topic, reason, received_at, payload) VALUES ({5}) ON CONFLICT DO NOTHING"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """One finding or event as it is stored."""
+
+    kind: EventKind
+    device_id: str
+    id: str
+    seq: int
+    epoch: str
+    exam_id: str
+    created_at: str  # the device's clock
+    received_at: str  # ours
+    body: str  # JSON, character for character as it was sent
+
+    def values(self) -> tuple[object, ...]:
+        return (
+            *(self.device_id, self.id, self.seq, self.epoch),
+            *(self.exam_id, self.created_at, self.received_at, self.body),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A message that cannot be stored as what it says it is."""
+
+    digest: str  # SHA-256 of topic and payload: the same one twice is one row
+    topic: str
+    reason: str
+    received_at: str
+    payload: bytes
+
+    def values(self) -> tuple[object, ...]:
+        return self.digest, self.topic, self.reason, self.received_at, self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """How many rows were new; the others had been stored before."""
+
+    findings: int
+    events: int
+    quarantined: int
+
+
+class RowRefusedError(UplinkError):
+    """The database takes the connection but not one of the rows: put them one by one to find it."""
+
+
+class Store(Protocol):
+    """One open database, used by one thread. An outage raises UplinkError and the next call tries anew."""
+
+    def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        """Stores all of it in one transaction or none of it; returns when it is durable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_store(url: str) -> Store:
+    """The store at `sqlite:///relative`, `sqlite:////absolute` or `postgresql://...`, its tables made if need be.
+
+    Raises ConfigError for a URL or a missing driver, UplinkError when the database cannot be reached.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        name = url.removeprefix("sqlite:///")
+        if name == url or not name:
+            raise ConfigError(f"store {url}: want sqlite:///file.db (relative) or sqlite:////path/file.db")
+        return SqliteStore(Path(name))
+    if scheme in ("postgresql", "postgres"):
+        return PostgresStore(url)
+    raise ConfigError(f"store {scheme or url}: want sqlite:///file or postgresql://user@host/database")
+
+
+def _marked(sql: str, mark: str) -> str:
+    """`sql` with its placeholders written as this driver wants them."""
+    return sql.replace("{8}", ", ".join([mark] * 8)).replace("{5}", ", ".join([mark] * 5))
+
+
+class SqliteStore:
+    """A file, in write-ahead mode with a full sync per commit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = open_db(path, create=True)
+            for table in _TABLES:
+                self._db.execute(table.format(blob="BLOB"))
+        except (sqlite3.Error, OSError) as exc:
+            raise UplinkError(f"store {path}: cannot be opened ({exc})") from exc
+
+    def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            result = PutResult(*_put(self._db, rows, poison, "?"))
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, OverflowError, UnicodeError) as exc:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(exc, sqlite3.OperationalError) or not isinstance(
+                exc, sqlite3.Error | ValueError | OverflowError
+            ):
+                raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
+            raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
+        return result
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class PostgresStore:
+    """A PostgreSQL database through psycopg 3. A connection that is lost is made anew by the next `put`."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._psycopg: Any = import_module("psycopg")
+        except ImportError as exc:
+            raise ConfigError(
+                f"store postgresql: needs psycopg; pip install 'edge-runtime[cloud]' ({exc})"
+            ) from exc
+        self._url = url
+        self._db: Any = None
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            self._db = self._psycopg.connect(
+                self._url, connect_timeout=10, application_name="edge-runtime receive"
+            )
+            # a server tuned for speed answers before the disk has it, and a receipt would be a lie
+            if self._db.execute("SHOW synchronous_commit").fetchone()[0] == "off":
+                self._db.execute("SET synchronous_commit = on")
+            self._db.execute("SELECT pg_advisory_xact_lock(7230155)")  # IF NOT EXISTS races between receivers
+            for table in _TABLES:
+                self._db.execute(table.format(blob="BYTEA"))
+            self._db.commit()
+        except self._psycopg.Error as exc:
+            raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
+
+    def _where(self) -> str:
+        parts = urlsplit(self._url)
+        return f"postgresql://{parts.hostname or 'localhost'}{parts.path}"  # without user and password
+
+    def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        if self._db is None or self._db.closed:
+            self._connect()
+        try:
+            with self._db.transaction(), self._db.cursor() as cursor:
+                result = PutResult(*_put(cursor, rows, poison, "%s"))
+            self._db.commit()
+        except self._psycopg.DataError as exc:
+            self._db.rollback()
+            raise RowRefusedError(f"store {self._where()}: row refused ({_first_line(exc)})") from exc
+        except self._psycopg.Error as exc:
+            self._db.close()
+            raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
+        return result
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+
+
+def _put(cursor: Any, rows: Sequence[StoreRow], poison: Sequence[Poison], mark: str) -> tuple[int, int, int]:
+    """Runs the three inserts; how many rows each really added."""
+    counts = []
+    for kind in ("finding", "event"):
+        counts.append(
+            _many(cursor, _marked(_PUT_ROW[kind], mark), [row.values() for row in rows if row.kind == kind])
+        )
+    counts.append(_many(cursor, _marked(_PUT_POISON, mark), [one.values() for one in poison]))
+    return counts[0], counts[1], counts[2]
+
+
+def _many(cursor: Any, sql: str, values: list[tuple[object, ...]]) -> int:
+    if not values:
+        return 0
+    done = cursor.executemany(sql, values)
+    return int((done or cursor).rowcount)  # sqlite3 answers with a new cursor, psycopg counts in this one
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -1,0 +1,152 @@
+"""`edge-runtime doctor`: what this machine has, what it lacks, and the one command that mends it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_runtime import clock
+from edge_runtime.commands.state import default_state
+from edge_runtime.errors import EdgeError
+from edge_runtime.infer.backends.contract import infer_once
+from edge_runtime.infer.backends.table import choose_backend, open_backend
+from edge_runtime.infer.model import load_model, shipped_models
+
+NEEDED = ("numpy", "opencv-python-headless", "onnxruntime", "pydicom", "pillow", "pyjpegls", "pylibjpeg-openjpeg", "paho-mqtt", "msgspec")
+FREE_MB = 200  # of disk: the reserve and some
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of the report. `lacks` is a loss the runtime can live with; `broken` is not."""
+
+    name: str
+    state: Literal["ok", "lacks", "broken"]
+    found: str
+    mend: str | None = None
+
+
+class DoctorReport(msgspec.Struct, frozen=True):
+    ok: bool  # nothing is broken
+    checks: list[Check]
+
+
+def doctor(state: Path | None = None) -> DoctorReport:
+    """Looks at everything; writes only a probe in the state directory, and removes it."""
+    checks: list[Check] = [
+        _python(),
+        *_packages(),
+        _models(),
+        _backend(),
+        _state(state or default_state()),
+        _broker(),
+        _clock(),
+        _nvidia(),
+    ]
+    return DoctorReport(all(check.state != "broken" for check in checks), checks)
+
+
+def _python() -> Check:
+    here = f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+    if (3, 10) <= sys.version_info[:2] <= (3, 13):
+        return Check("python", "ok", here)
+    return Check("python", "broken", here, "use Python 3.10 to 3.13")
+
+
+def _packages() -> list[Check]:
+    checks = []
+    for name in NEEDED:
+        try:
+            checks.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
+            checks.append(Check(name, "broken", "not installed", "pip install edge-runtime"))
+    if find_spec("openvino") is None:
+        mend = "pip install 'edge-runtime[openvino]'"
+        checks.append(Check("openvino", "lacks", "not installed: inference is 2 to 7 times slower on x86", mend))
+    else:
+        checks.append(Check("openvino", "ok", version("openvino")))
+    return checks
+
+
+def _models() -> Check:
+    names = sorted(shipped_models())
+    if not names:
+        return Check("models", "broken", "none found", "pip install --force-reinstall edge-runtime")
+    return _guarded("models", lambda: ", ".join(_whole(name) for name in names), "restore the named file")
+
+
+def _whole(name: str) -> str:
+    model = load_model(name)
+    for precision in model.manifest.artifacts:
+        model.artifact(precision)
+    return f"{name} {model.manifest.version}"
+
+
+def _backend() -> Check:
+    def one_inference() -> str:
+        backend = open_backend(load_model("fetal_head"))
+        try:
+            tensor = backend.slots[0].input.copy()
+            infer_once(backend, tensor)
+            start_ns = clock.monotonic_ns()
+            infer_once(backend, tensor)
+            spent_ms = (clock.monotonic_ns() - start_ns) / 1e6
+            return f"{backend.name} {backend.precision} on {backend.device}, {spent_ms:.1f} ms an inference"
+        finally:
+            backend.close()
+
+    return _guarded(f"backend {choose_backend('auto')}", one_inference, "try --backend onnxruntime")
+
+
+def _guarded(name: str, look: Callable[[], str], mend: str) -> Check:
+    try:
+        return Check(name, "ok", look())
+    except EdgeError as exc:
+        return Check(name, "broken", str(exc), mend)
+
+
+def _state(state: Path) -> Check:
+    nearest = next(path for path in (state, *state.parents) if path.exists())
+    if not os.access(nearest, os.W_OK):
+        return Check("state directory", "broken", f"{state} cannot be written", "choose another with --state, or mend its owner")
+    free_mb = shutil.disk_usage(nearest).free >> 20
+    if free_mb < FREE_MB:
+        return Check("state directory", "broken", f"{state}: {free_mb} MB free", f"free at least {FREE_MB} MB")
+    return Check("state directory", "ok", f"{state}, {free_mb} MB free")
+
+
+def _broker() -> Check:
+    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found:
+        return Check("mosquitto", "ok", found)
+    return Check("mosquitto", "lacks", "not installed: the demo stays offline", "apt-get install mosquitto")
+
+
+def _clock() -> Check:
+    quality = clock.clock_quality()
+    if quality.value == "ntp":
+        return Check("clock", "ok", "synchronised")
+    return Check("clock", "lacks", f"{quality.value}: findings carry that beside their time", "enable systemd-timesyncd or chrony")
+
+
+def _nvidia() -> Check:
+    return Check("tensorrt", "lacks", "not in this version: inference runs on the CPU", "nothing to do")
+
+
+def lines(report: DoctorReport) -> list[str]:
+    """One line a check, the mend under what needs it."""
+    out = []
+    for check in report.checks:
+        out.append(f"{check.state:6}  {check.name}: {check.found}")
+        if check.state != "ok" and check.mend:
+            out.append(f"        -> {check.mend}")
+    out.append("all that is needed is here" if report.ok else "something is broken: see the arrows above")
+    return out

@@ -1,0 +1,33 @@
+"""Where the state of this device lives, and how the commands open it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_runtime.config import Config
+from edge_runtime.sync.journal import Journal
+
+MB = 1 << 20
+
+
+def default_state() -> Path:
+    """`EDGE_RUNTIME_STATE`, else this user's state directory."""
+    if named := os.environ.get("EDGE_RUNTIME_STATE"):
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("edge-runtime"))
+
+
+@contextmanager
+def open_journal(state: Path, config: Config) -> Iterator[Journal]:
+    """The journal of `state`, closed at the end. Raises JournalError in one line."""
+    limits = config.journal
+    journal = Journal.open(state, quota_bytes=int(limits.quota_mb * MB), reserve_bytes=int(limits.reserve_mb * MB))
+    try:
+        yield journal
+    finally:
+        journal.close()

@@ -1,0 +1,38 @@
+"""`edge-runtime uplink`: sends what the journal holds, for ever or until the outbox is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_runtime.commands.stopping import stop_on_signals
+from edge_runtime.sync.link import Broker, Tls
+from edge_runtime.sync.session import UplinkReport
+from edge_runtime.sync.uplink import Uplink, UplinkSettings
+
+
+def run(
+    state: Path,
+    broker: str,
+    *,
+    ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+    tenant: str = "default",
+    site: str = "default",
+    once: bool = False,
+    timeout_s: float = 60.0,
+    on_notice: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[UplinkReport], None] = lambda report: None,
+) -> UplinkReport:
+    """Runs until SIGINT or SIGTERM; with `once`, until all is delivered, or UplinkError after `timeout_s`.
+
+    `on_notice` gets one line whenever something changes, `on_progress` the figures four times a second.
+    """
+    tls = Tls(ca, cert, key)
+    settings = UplinkSettings(Broker.parse(broker), tls, tenant, site)
+    if settings.broker.secure:
+        tls.context()  # a wrong file is a usage error, not something to retry
+    with stop_on_signals() as stop:
+        uplink = Uplink(state, settings, stop, on_notice=on_notice, on_progress=on_progress)
+        return uplink.run(once=once, timeout_s=timeout_s)

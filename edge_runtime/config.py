@@ -1,0 +1,78 @@
+"""One TOML file for a site's settings; every key has a default and an unknown key is an error.
+
+`--config FILE`, else `config.toml` in the state directory, else the defaults below. Flags stand above it. What a model
+needs is not here: that is its own `model.toml`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from edge_runtime.errors import ConfigError
+
+T = TypeVar("T")
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Topic = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML table: a typo in a key is an error, not a default."""
+
+
+class Site(Table):
+    """Where this device stands, as MQTT topics name it."""
+
+    tenant: Topic = "local"
+    site: Topic = "site"
+
+
+class JournalLimits(Table):
+    """What the state directory may grow to. The reserve is kept free for findings when the disk is full."""
+
+    quota_mb: Positive = 512
+    reserve_mb: Annotated[float, msgspec.Meta(ge=0)] = 64
+
+
+class Capture(Table):
+    """When a live stream captures by itself."""
+
+    min_score: Annotated[int, msgspec.Meta(ge=0, le=100)] = 70
+    hold_s: Positive = 0.5  # quality and stability must last this long
+    gap_s: Positive = 10.0  # at most one capture per structure in this time
+    spread: Positive = 0.02  # relative range of the value while it holds
+
+
+class Live(Table):
+    """How long a silent source is waited for."""
+
+    stall_s: Positive = 5.0
+
+
+class Config(Table):
+    site: Site = Site()
+    journal: JournalLimits = JournalLimits()
+    capture: Capture = Capture()
+    live: Live = Live()
+
+
+def read_config(path: Path | None, state_dir: Path) -> Config:
+    """The settings of `path`, else of `config.toml` in `state_dir`, else the defaults. Raises ConfigError."""
+    if path is None:
+        path = state_dir / "config.toml"
+        if not path.is_file():
+            return Config()
+    return read_toml(path, Config)
+
+
+def read_toml(path: Path, table: type[T]) -> T:
+    """The file as a checked `table`. Raises ConfigError that names the file, the key and what was wanted."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=table)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); name an existing TOML file") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: {exc}") from exc

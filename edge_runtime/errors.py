@@ -1,0 +1,55 @@
+"""Every error this package raises on purpose.
+
+* EdgeError
+  x ConfigError      a flag, a file or a model is wrong         -> fix it, start again        (exit 2)
+  x FrameError       one frame is unusable                      -> it is reported as withheld, the run goes on
+  x SourceLostError  the stream ended early, broke or stalled   -> what was read is kept      (exit 1)
+  x BackendError     the model cannot be loaded or cannot run   -> see the message            (exit 1)
+  x JournalError     the state directory cannot record          -> NOT RECORDING              (exit 1)
+  x UplinkError      the broker or the cloud refuses            -> the rows stay in the outbox (exit 1)
+
+A message says where, what was wanted, what came and what to do, in one line: it is shown to a user as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_runtime.codes import Reason
+
+
+class EdgeError(Exception):
+    """Base class; anything else that escapes is a bug."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgeError):
+    """A flag, a configuration file or a model directory is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class FrameError(EdgeError):
+    """One frame cannot be used; `reason` is the code its withheld finding carries."""
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SourceLostError(EdgeError):
+    """The source ended before its time, broke or stalled."""
+
+
+class BackendError(EdgeError):
+    """No backend that fits, a model it cannot load, or an inference that failed."""
+
+
+class JournalError(EdgeError):
+    """The findings journal cannot be opened or written: nothing more is reported."""
+
+
+class UplinkError(EdgeError):
+    """The broker or the consumer refuses; nothing was removed from the outbox."""

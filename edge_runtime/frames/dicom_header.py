@@ -1,0 +1,169 @@
+"""What a DICOM file says before its pixels: size, frames, times, order, and the tags of its millimetres.
+
+Everything is checked here, before anything is decoded. No tag of a patient is read or named.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from edge_runtime.codes import Reason, SourceKind
+from edge_runtime.errors import FrameError
+from edge_runtime.frames.source import frame_time_ms
+from edge_runtime.frames.spacing import SpacingTags, read_tags
+from edge_runtime.types import Origin, check_image_size
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote tag values
+
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_SHARED_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
+# what pydicom lets out when a file is not what it says
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    NotImplementedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DicomHeader:
+    """All of a file but its pixels."""
+
+    path: Path
+    origin: Origin
+    order: tuple[str, int, str, int, str]
+    size_hw: tuple[int, int]
+    frames: int
+    times_s: tuple[float, ...]  # from the frame time vector, empty = use origin.frame_time_ms
+    tags: SpacingTags
+
+    def due_s(self, index: int) -> float:
+        if self.times_s:
+            return self.times_s[min(index, len(self.times_s) - 1)]
+        return index * (self.origin.frame_time_ms or 0.0) / 1000.0
+
+
+def read_header(path: Path) -> DicomHeader | None:
+    """What is known before decoding; None for a DICOMDIR. Raises FrameError for anything unusable."""
+    with path.open("rb") as file:
+        dataset, _ = parse(path, file)
+    if dataset is None:
+        return None
+    frames = max(_whole(dataset, "NumberOfFrames", 1), 1)
+    times_s, time_ms = _frame_times(dataset, frames)
+    study = str(dataset.get("StudyInstanceUID") or "") or None
+    tags = read_tags(dataset)
+    return DicomHeader(
+        path=path,
+        origin=Origin(SourceKind.DICOM, path.name, tags.modality, study, None, time_ms),
+        order=(
+            study or "",
+            _whole(dataset, "SeriesNumber", 0),
+            str(dataset.get("SeriesInstanceUID") or ""),
+            _whole(dataset, "InstanceNumber", 0),
+            path.name,
+        ),
+        size_hw=(int(dataset.Rows), int(dataset.Columns)),
+        frames=frames,
+        times_s=times_s,
+        tags=tags,
+    )
+
+
+def parse(path: Path, file: BinaryIO) -> tuple[Any | None, str]:
+    """(dataset without its pixels, VR of the pixels); `file` is left at the first byte of the pixels.
+
+    The dataset is None for a DICOMDIR. Raises FrameError, in one line, for anything that holds no usable
+    image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd values are judged where they are used
+            dataset = dcmread(file, stop_before_pixels=True)
+    except InvalidDicomError as exc:
+        raise _unusable(path, "not a DICOM file (no DICM prefix)") from exc
+    except _DAMAGE as exc:
+        raise _unusable(path, "damaged before its pixel data; was it copied completely?") from exc
+    if str(dataset.file_meta.get("MediaStorageSOPClassUID") or "") == _DICOMDIR:
+        return None, ""
+    if str(dataset.file_meta.get("TransferSyntaxUID") or "") == _DEFLATED:
+        raise _unusable(path, "deflated files are not read in this version; convert it first")
+    vr = _enter_pixel_data(path, file, dataset)
+    for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
+        if dataset.get(keyword) in (None, ""):
+            raise _unusable(path, f"has pixel data but no {keyword}")
+    check_image_size((int(dataset.Rows), int(dataset.Columns)), path.name)
+    _lift_shared(dataset)
+    return dataset, vr
+
+
+def _enter_pixel_data(path: Path, file: BinaryIO, dataset: Any) -> str:
+    """The VR of Pixel Data (7FE0,0010), with `file` moved from its tag to its value."""
+    implicit, little = dataset.original_encoding
+    size = 8 if implicit else 12
+    head = file.read(size)
+    if len(head) < size:
+        raise _unusable(path, "holds no pixel data (it is no image, or was cut off before them)")
+    if struct.unpack("<HH" if little else ">HH", head[:4]) != _PIXEL_DATA:
+        raise _unusable(path, "has no integer pixel data (7FE0,0010)")
+    return "OW" if implicit else head[4:6].decode("ascii", "replace")
+
+
+def _lift_shared(dataset: Any) -> None:
+    """Copies what enhanced objects keep in their shared functional groups to where others keep it."""
+    for shared in dataset.get("SharedFunctionalGroupsSequence") or ():
+        for item in (item for macro in _SHARED_MACROS for item in shared.get(macro) or ()):
+            for element in item:
+                if element.tag not in dataset:
+                    dataset.add(element)
+
+
+def _unusable(path: Path, why: str) -> FrameError:
+    return FrameError(f"{path.name}: {why}", Reason.FRAME_UNREADABLE)
+
+
+def _frame_times(dataset: Any, frames: int) -> tuple[tuple[float, ...], float | None]:
+    """(due time of each frame in s, nominal ms per frame); empty and None where the tags do not say."""
+    try:
+        vector = [float(step) for step in np.atleast_1d(dataset.get("FrameTimeVector") or [])]
+    except (TypeError, ValueError):
+        vector = []
+    if frames > 1 and len(vector) >= frames and all(math.isfinite(step) and step >= 0 for step in vector):
+        steps = [0.0, *vector[1:frames]]  # (0018,1065): the first is the time before frame 1, which is 0
+        nominal = float(np.median(steps[1:]))
+        due = np.cumsum([*steps, nominal]) / 1000.0
+        if nominal > 0:
+            return tuple(due.tolist()), nominal
+    for keyword in ("FrameTime", "RecommendedDisplayFrameRate", "CineRate"):
+        try:
+            value = float(dataset.get(keyword) or 0)
+        except (TypeError, ValueError):
+            continue
+        rate = (1000.0 / value if value else 0.0) if keyword == "FrameTime" else value
+        if frames > 1 and (known := frame_time_ms(rate)) is not None:
+            return (), known
+    return (), None
+
+
+def _whole(dataset: Any, keyword: str, otherwise: int) -> int:
+    try:
+        return int(dataset.get(keyword) or otherwise)
+    except (TypeError, ValueError):
+        return otherwise

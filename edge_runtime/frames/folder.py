@@ -1,0 +1,174 @@
+"""Folders of still images as frames, one at a time, with spacing and subject from `meta.csv`.
+
+A file that is no image becomes a frame that could not be had: the run goes on and says so. It knows nothing
+of DICOM.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edge_runtime.clock import monotonic_ns
+from edge_runtime.codes import Reason, SourceKind
+from edge_runtime.errors import ConfigError, FrameError
+from edge_runtime.frames.meta_csv import NAME, MetaTable
+from edge_runtime.frames.source import SourceOptions, bad_frame, coloured_share, frame_id, steady_s
+from edge_runtime.frames.spacing import Resolved, from_meta_csv, with_operator
+from edge_runtime.types import BadFrame, Frame, Origin, check_image_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+MAX_COLOURED = 0.03  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
+
+_GREY_MODES = ("1", "L")
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+
+
+def open_folder(place: str, options: SourceOptions) -> FolderSource:
+    """The images of the folder `place`, of its `images/` or below it. Raises ConfigError without any."""
+    folder = Path(place)
+    if options.region is not None:
+        raise ConfigError("--region: images in a folder have no regions; leave it out")
+    if not folder.is_dir():
+        why = "is a file; want a folder of images" if folder.exists() else "no such folder"
+        raise ConfigError(f"folder:{place}: {why}")
+    root, files = _find(folder)
+    if not any(file.suffix.lower() in SUFFIXES for file in files):
+        raise ConfigError(f"folder:{place}: no image in it; want {', '.join(sorted(SUFFIXES))}")
+    return FolderSource(root, files, MetaTable.beside(root), options)
+
+
+class FolderSource:
+    """The files of one folder in the order of their names."""
+
+    kind = SourceKind.FOLDER
+    live = False
+
+    def __init__(self, root: Path, files: list[Path], meta: MetaTable | None, options: SourceOptions) -> None:
+        self._root, self._files, self._meta, self._options = root, files, meta, options
+        self._closed = False
+        self.length = options.count(len(files))
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        first_hw: tuple[int, ...] | None = None
+        for index, path in enumerate(self._files[: self.length]):
+            if self._closed:
+                return
+            name = path.relative_to(self._root).as_posix()
+            subject = self._meta.subject(name, path.name) if self._meta else None
+            origin = Origin(SourceKind.FOLDER, name, subject=subject)
+            try:
+                pixels, coloured = read_image(path, name)
+            except FrameError as exc:
+                yield bad_frame(index, origin, exc)
+                continue
+            first_hw = first_hw or pixels.shape
+            found = self._spacing(name, path.name, pixels.shape == first_hw)
+            yield Frame(
+                pixels,
+                index,
+                monotonic_ns(),
+                origin,
+                frame_id(index, pixels),
+                spacing=found.spacing,
+                spacing_reason=found.reason,
+                coloured=coloured,
+            )
+
+    def due_s(self, index: int) -> float:
+        return steady_s(index, self._options.fps, None)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _spacing(self, name: str, short: str, same_size: bool) -> Resolved:
+        """The operator's word, which is bound to the size of the first image, else the table's."""
+        found = self._meta.spacing(name, short) if self._meta else from_meta_csv(None, None)
+        if self._options.spacing is None or not same_size:
+            return found
+        return with_operator(found, self._options.spacing, True, name)
+
+
+def read_image(path: Path, name: str) -> tuple[NDArray[np.uint8], float]:
+    """(pixels (H, W) uint8, share of coloured pixels). 16 bits are scaled by their full range.
+
+    Raises FrameError for what is no image, is damaged, too small, too large or in colour. The size is
+    checked before anything is decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                check_image_size((image.height, image.width), name)
+                return _grey(image, name)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
+        raise FrameError(f"{name}: image is too large to be read", Reason.IMAGE_TOO_LARGE) from exc
+    except UnidentifiedImageError as exc:
+        raise FrameError(f"{name}: not an image", Reason.FRAME_UNREADABLE) from exc
+    except _DAMAGE as exc:
+        raise FrameError(f"{name}: damaged or cut off, cannot be decoded", Reason.FRAME_UNREADABLE) from exc
+
+
+def _grey(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], float]:
+    """Decodes an opened image; (pixels, share of coloured pixels)."""
+    if image.mode in _GREY_MODES:
+        return np.array(image.convert("L"), dtype=np.uint8), 0.0
+    if image.mode in _DEEP_MODES:
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return np.rint(deep / 257.0).astype(np.uint8), 0.0
+    if image.mode == "F":
+        raise FrameError(f"{name}: floating-point pixels, want 8 or 16 bits", Reason.FRAME_UNREADABLE)
+    rgb = np.array(image.convert("RGB"), dtype=np.uint8)
+    coloured = coloured_share(rgb)
+    if coloured > MAX_COLOURED:
+        raise FrameError(
+            f"{name}: {100 * coloured:.0f} % of the image is in colour, want grey", Reason.COLOUR_IMAGE
+        )
+    return cast("NDArray[np.uint8]", cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)), coloured
+
+
+def _find(folder: Path) -> tuple[Path, list[Path]]:
+    """(folder that names are relative to, files): its own, else those of `images/`, else all below."""
+    own = _files(folder)
+    if any(file.suffix.lower() in SUFFIXES for file in own):
+        return folder, own
+    if (folder / "images").is_dir():
+        return folder / "images", _files(folder / "images")
+    below = [file for part in _folders(folder) for file in _files(part)]
+    return folder, own + below
+
+
+def _files(folder: Path) -> list[Path]:
+    entries = (entry for entry in folder.iterdir() if entry.is_file())
+    return sorted(entry for entry in entries if entry.name != NAME and not entry.name.startswith("."))
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Every folder below, in order of name, without masks."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name != "masks" and not entry.name.startswith("."):
+            yield entry
+            yield from _folders(entry)

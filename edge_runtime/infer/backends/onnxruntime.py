@@ -1,0 +1,108 @@
+"""onnxruntime on a CPU: runs everywhere the package installs; the reference that the others are compared with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_runtime.errors import BackendError
+from edge_runtime.infer.backends.contract import Ledger, Slot, fix_shape, make_slots
+from edge_runtime.infer.backends.table import accepted_precision
+from edge_runtime.infer.model import Model, Precision
+
+SLOTS = 3
+_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
+
+class OnnxRuntimeBackend:
+    """One worker thread runs the submitted slots in order; onnxruntime lets the interpreter go while it computes."""
+
+    name = "onnxruntime"
+
+    def __init__(self, onnx: Path, model: Model, precision: Precision, threads: int) -> None:
+        self.precision: Precision = precision
+        self.threads = threads
+        self.device = platform.processor() or platform.machine()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+            shape, dtype = _input_of(self._session, model)
+            outputs = _output_shapes(self._session, shape, dtype)
+        except BackendError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - onnxruntime's errors share no base class but this
+            raise BackendError(f"{onnx}: onnxruntime cannot load it: {str(exc).splitlines()[0]}") from exc
+        self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
+        self._bindings = [self._bind(slot) for slot in self._ledger.slots]
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._running: dict[int, Future[None]] = {}
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        return self._ledger.slots
+
+    def acquire(self) -> Slot:
+        return self._ledger.acquire()
+
+    def submit(self, slot: Slot, /) -> None:
+        self._ledger.move(slot, "lent", "running")
+        self._running[slot.index] = self._worker.submit(self._session.run_with_iobinding, self._bindings[slot.index])
+
+    def wait(self, slot: Slot, /) -> None:
+        self._ledger.move(slot, "running", "done")
+        try:
+            self._running.pop(slot.index).result()
+        except Exception as exc:  # noqa: BLE001 - see above
+            raise BackendError(f"onnxruntime: the inference failed: {str(exc).splitlines()[0]}") from exc
+
+    def release(self, slot: Slot, /) -> None:
+        self._ledger.release(slot)
+
+    def close(self) -> None:
+        self._ledger.closed = True
+        self._worker.shutdown()
+
+    def _bind(self, slot: Slot) -> Any:
+        """A binding to the slot's own memory: nothing is copied in or out."""
+        binding = self._session.io_binding()
+        name = self._session.get_inputs()[0].name
+        binding.bind_input(name, "cpu", 0, slot.input.dtype, slot.input.shape, slot.input.ctypes.data)
+        for output, array in slot.outputs.items():
+            binding.bind_output(output, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return binding
+
+
+def _input_of(session: Any, model: Model) -> tuple[tuple[int, int, int, int], np.dtype[Any]]:
+    where = str(model.home)
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise BackendError(f"{where}: the model has {len(inputs)} inputs, want one grey image")
+    if inputs[0].type not in _DTYPES:
+        raise BackendError(f"{where}: the model's input is {inputs[0].type}, want uint8 or float32")
+    return fix_shape(inputs[0].shape, model.manifest.input.grid_hw, where), np.dtype(_DTYPES[inputs[0].type])
+
+
+def _output_shapes(session: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, tuple[int, ...]]:
+    """Found by running once: a graph may leave its output axes free."""
+    results = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, dtype)})
+    return {output.name: result.shape for output, result in zip(session.get_outputs(), results, strict=True)}
+
+
+def load(model: Model, precision: str, threads: int) -> OnnxRuntimeBackend:
+    """`model` on `threads` threads. Raises ConfigError or BackendError."""
+    offers: tuple[Precision, ...] = ("fp32",)
+    if "int8" in model.manifest.artifacts:
+        offers = ("fp32", "int8")
+    chosen = accepted_precision(model, precision, offers, "onnxruntime")
+    path, _ = model.artifact(chosen)
+    return OnnxRuntimeBackend(path, model, chosen, threads)

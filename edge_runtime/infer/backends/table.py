@@ -1,0 +1,66 @@
+"""Which backends there are, and which one `auto` means here. Nothing is imported before it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Literal
+
+from edge_runtime.errors import BackendError, ConfigError
+from edge_runtime.infer.backends.contract import Backend
+from edge_runtime.infer.model import Model, Precision
+
+BackendName = Literal["auto", "null", "onnxruntime", "openvino", "tensorrt"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+
+# name -> (module:function, the library it needs, how to get it)
+BACKENDS = {
+    "openvino": ("edge_runtime.infer.backends.openvino:load", "openvino", "pip install 'edge-runtime[openvino]'"),
+    "onnxruntime": ("edge_runtime.infer.backends.onnxruntime:load", "onnxruntime", "pip install onnxruntime"),
+    "null": ("edge_runtime.infer.backends.null:load", "numpy", ""),
+}
+PREFERRED = ("openvino", "onnxruntime")  # of `auto`; openvino is 2 to 7 times faster on x86
+
+
+def choose_backend(name: str) -> str:
+    """The backend that `name` means on this machine. Raises ConfigError for an unknown or a missing one."""
+    if name == "auto":
+        return next(known for known in PREFERRED if find_spec(BACKENDS[known][1]))
+    if name == "tensorrt":
+        raise ConfigError("backend tensorrt: not in this version; use --backend auto (openvino or onnxruntime)")
+    if name not in BACKENDS:
+        raise ConfigError(f"backend {name!r}: unknown, choose one of {', '.join(['auto', *BACKENDS])}")
+    _, library, install = BACKENDS[name]
+    if find_spec(library) is None:
+        raise ConfigError(f"backend {name}: {library} is not installed; {install}")
+    return name
+
+
+def open_backend(model: Model, name: str = "auto", precision: str = "auto", threads: int = 1) -> Backend:
+    """The model, loaded and ready. Raises ConfigError or BackendError in one line.
+
+    `auto` precision is the fastest that this processor has and that the manifest lists as accepted.
+    """
+    if threads < 1:
+        raise ConfigError(f"--threads {threads}: want 1 or more")
+    chosen = choose_backend(name)
+    module, _, function = BACKENDS[chosen][0].partition(":")
+    load: Callable[[Model, str, int], Backend] = getattr(import_module(module), function)
+    return load(model, precision, threads)
+
+
+def accepted_precision(model: Model, asked: str, offers: tuple[Precision, ...], backend: str) -> Precision:
+    """`asked` if this backend offers it, for `auto` the first offer that the manifest accepts. Raises BackendError."""
+    accepted = model.manifest.precision.accepted
+    if asked == "auto":
+        for offer in offers:
+            if offer in accepted:
+                return offer
+    for offer in offers:
+        if offer == asked:
+            return offer
+    raise BackendError(
+        f"precision {asked}: backend {backend} offers {', '.join(offers)} here, "
+        f"model {model.manifest.name} accepts {', '.join(accepted)}; choose one of these"
+    )

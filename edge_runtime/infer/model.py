@@ -1,0 +1,138 @@
+"""A model as a directory: `model.toml` and the ONNX files it names. The only source of names, shapes and limits.
+
+A shipped model is found by its name, from a wheel and from a checkout alike; any other by its directory. A stranger's
+directory needs `model.onnx` and a `model.toml` of one line (`name = "..."`); the rest is read off the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_runtime.config import Table, read_toml
+from edge_runtime.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+PACKAGE = Path(__file__).resolve().parent.parent
+MODEL_HOMES = (PACKAGE / "models", PACKAGE.parent / "models")  # in a wheel, in a checkout
+
+
+class Artifact(Table):
+    file: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None  # None: not checked, only reported
+
+
+class InputSpec(Table):
+    name: str | None = None  # None: the graph's only input
+    grid_hw: tuple[int, int] | None = None  # None: the graph's own
+    dtype: Literal["uint8", "float32"] | None = None
+    scale: float = 1 / 255  # of 8-bit grey, for a float input
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+
+
+class OutputSpec(Table):
+    mask: str | None = None  # None: the graph's first output
+    activation: Literal["none", "sigmoid", "softmax"] = "none"  # what is still to be applied to get probabilities
+    labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
+    presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
+
+
+class LimitSpec(Table):
+    """Outside of these the model's word is withheld."""
+
+    spacing_mm: tuple[float, float] | None = None
+    min_presence: float = 0.0
+    min_confidence: float = 0.0
+    min_ellipse_iou: float = 0.0
+
+
+class HalfWidth(Table):
+    """Half an interval: the larger of the two."""
+
+    absolute_mm: float = 0.0
+    relative: float = 0.0
+
+
+class IntervalSpec(Table):
+    """Split-conformal half-widths by measurement, from exams that neither trained nor tuned the model."""
+
+    coverage: float = 0.9
+    exams: int = 0
+    half_width: dict[str, HalfWidth] = {}
+
+
+class PrecisionSpec(Table):
+    """Precisions that were measured to agree with fp32 on masks and millimetres; `auto` chooses among them."""
+
+    accepted: tuple[Precision, ...] = ("fp32",)
+
+
+class Manifest(Table):
+    """The schema of `model.toml`."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,64}$")]
+    version: str = "0"
+    anatomy: str = "mask_only"  # a row of measure/anatomy.py
+    modality: tuple[str, ...] = ()  # DICOM (0008,0060) accepted; empty: any
+    artifacts: dict[Precision, Artifact] = msgspec.field(
+        default_factory=lambda: {"fp32": Artifact(file="model.onnx")}  # a stranger's one file
+    )
+    input: InputSpec = InputSpec()
+    output: OutputSpec = OutputSpec()
+    limits: LimitSpec = LimitSpec()
+    interval: IntervalSpec | None = None
+    precision: PrecisionSpec = PrecisionSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A manifest that was read and whose artefacts are what it says."""
+
+    home: Path
+    manifest: Manifest
+    sha256: str  # of model.toml
+
+    def artifact(self, precision: Precision) -> tuple[Path, str]:
+        """The ONNX file that `precision` starts from and its digest. Raises ConfigError if it is not what was named.
+
+        bf16 and fp16 are ways to run the fp32 file unless the model brings a file of their own.
+        """
+        named = self.manifest.artifacts.get(precision)
+        if named is None and precision != "int8":
+            named = self.manifest.artifacts.get("fp32")
+        if named is None:
+            have = ", ".join(self.manifest.artifacts)
+            raise ConfigError(f"model {self.manifest.name}: has no {precision} artefact, only {have}; choose one of these")
+        path = self.home / named.file
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+        if named.sha256 is not None and named.sha256 != digest:
+            raise ConfigError(f"{path}: sha256 is {digest[:12]}..., model.toml says {named.sha256[:12]}...; restore the file")
+        return path, digest
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> directory of every model that came with the package or the checkout."""
+    found: dict[str, Path] = {}
+    for home in MODEL_HOMES:
+        for manifest in sorted(home.glob("*/model.toml")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def load_model(name_or_dir: str) -> Model:
+    """The model shipped under this name, else the one in this directory. Raises ConfigError."""
+    home = shipped_models().get(name_or_dir) or Path(name_or_dir).expanduser()
+    path = home / "model.toml"
+    if not path.is_file():
+        known = ", ".join(shipped_models()) or "none"
+        raise ConfigError(f"model {name_or_dir!r}: neither a shipped model ({known}) nor a directory with a model.toml")
+    manifest = read_toml(path, Manifest)
+    return Model(home=home, manifest=manifest, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

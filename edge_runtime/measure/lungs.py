@@ -1,0 +1,93 @@
+"""Both lungs of a frontal chest X-ray: their areas, the ratio of these, and the inner width of the chest.
+
+The mask's labels are `lung_right` and `lung_left`, the patient's own sides. Millimetres are those of the
+detector plane unless the file says otherwise, in which anatomy reads 5 to 20 % large: `frames/spacing.py`
+gives the reason for that.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.codes import MeasurementName, Reason
+from edge_runtime.measure.ellipse import border_contact
+from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.measure.values import measured, part_reasons, scale_of
+from edge_runtime.types import Mask, Measurement, Spacing, Unit
+
+LABELS = ("lung_right", "lung_left")
+
+RATIO_RANGE = (0.4, 2.5)  # area right over left
+WIDTH_RANGE_MM = (60.0, 450.0)  # a neonate's chest to the widest detector
+MAX_BORDER_SHARE = 0.1  # of the square root of a lung's area; 8 of 110 Montgomery X-rays touch further
+
+_AREA = "pixel-count-area"
+_RATIO = "right-per-left-area"
+_WIDTH = "largest-row-extent-edge-to-edge"
+
+
+def measure(
+    mask: Mask, spacing: Spacing | None, spacing_reason: Reason | None, settings: MeasureSettings
+) -> tuple[Measurement, ...]:
+    """Areas right and left (cm2), the inner width of the chest (mm), or both in source pixels under their own
+    names, and the ratio of the areas.
+
+    A lung that is missing or cut by the picture's border withholds all four: the picture does not show the
+    chest.
+    """
+    scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
+    row, column = scale.cell
+    sides = {label: mask.of(label) for label in LABELS}
+    areas = {label: np.count_nonzero(side) * row * column for label, side in sides.items()}
+    shape = {reason for label in LABELS for reason in part_reasons(mask, label, settings)}
+    if not any(areas.values()):
+        shape.add(Reason.STRUCTURE_NOT_FOUND)
+    elif not all(areas.values()):
+        shape.add(Reason.LUNG_MISSING)
+    for label, side in sides.items():
+        if border_contact(side, mask.geometry.content, scale.cell) > MAX_BORDER_SHARE * areas[label] ** 0.5:
+            shape.add(Reason.CUT_BY_BORDER)
+    right, left = areas["lung_right"], areas["lung_left"]
+    ratio = right / left if left else None
+    width = _inner_width(sides["lung_right"] | sides["lung_left"]) * column
+    if ratio is not None and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+        shape.add(Reason.OUT_OF_RANGE)
+    if scale.used is not None and not WIDTH_RANGE_MM[0] <= width <= WIDTH_RANGE_MM[1]:
+        shape.add(Reason.OUT_OF_RANGE)
+    name = MeasurementName
+    lengths: tuple[tuple[MeasurementName, float, Unit, str], ...]
+    if scale.used is not None:
+        lengths = (
+            (name.LUNG_AREA_RIGHT, right / 100, "cm2", _AREA),
+            (name.LUNG_AREA_LEFT, left / 100, "cm2", _AREA),
+            (name.LUNG_WIDTH, width, "mm", _WIDTH),
+        )
+    else:
+        lengths = (
+            (name.LUNG_AREA_RIGHT_PX, right, "{pixel}2", _AREA),
+            (name.LUNG_AREA_LEFT_PX, left, "{pixel}2", _AREA),
+            (name.LUNG_WIDTH_PX, width, "{pixel}", _WIDTH),
+        )
+    found = [
+        measured(which, value, unit, formula, scale, (*shape, *scale.length), settings)
+        for which, value, unit, formula in lengths
+    ]
+    # Pixel areas cancel in the ratio, their shape too: no spacing touches it but one the model was not made
+    # for.
+    beyond = {Reason.SPACING_OUTSIDE_MODEL_RANGE} & set(scale.length)
+    found.append(measured(name.LUNG_AREA_RATIO, ratio, "1", _RATIO, scale, shape | beyond, settings))
+    return tuple(found)
+
+
+def _inner_width(lungs: NDArray[np.bool_]) -> int:
+    """Cells from the outer edge of one lung to that of the other, in the row where it is largest; both edges
+    count.
+    """
+    rows = np.flatnonzero(cv2.reduce(lungs.view(np.uint8), 1, cv2.REDUCE_MAX)[:, 0])
+    if rows.size == 0:
+        return 0
+    within = lungs[rows[0] : rows[-1] + 1]
+    first, last = within.argmax(axis=1), lungs.shape[1] - 1 - within[:, ::-1].argmax(axis=1)
+    return int(np.where(within.any(axis=1), last - first + 1, 0).max())

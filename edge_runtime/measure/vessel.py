@@ -1,0 +1,68 @@
+"""A vessel in cross-section: the area and the diameters of its lumen.
+
+The mask's label is `lumen`. The diameters are the axes of the moment ellipse, so a cut that is not square to
+the vessel reads long in the major one; the minor one is the caliper's. Without a spacing all are in source
+pixels.
+"""
+
+from __future__ import annotations
+
+from edge_runtime.codes import MeasurementName, Reason
+from edge_runtime.measure.ellipse import border_contact, moment_ellipse, overlap
+from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.measure.values import measured, part_reasons, scale_of
+from edge_runtime.types import Mask, Measurement, Spacing, Unit
+
+LABELS = ("lumen",)
+
+DIAMETER_RANGE_MM = (0.5, 40.0)  # from a small artery to an aneurysm: outside it the spacing is wrong
+MAX_BORDER_SHARE = 0.06  # of the circumference, as for a head (measure/fetal_head.py)
+
+_AREA = "pixel-count-area"
+_MAJOR = "moment-ellipse-major-axis"
+_MINOR = "moment-ellipse-minor-axis"
+
+
+def measure(
+    mask: Mask, spacing: Spacing | None, spacing_reason: Reason | None, settings: MeasureSettings
+) -> tuple[Measurement, ...]:
+    """Lumen area (mm2) and its major and minor diameter (mm), or the same in source pixels under their own
+    names.
+    """
+    scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
+    lumen = mask.of("lumen")
+    ellipse = moment_ellipse(lumen, scale.cell)
+    reasons = [*part_reasons(mask, "lumen", settings), *scale.length]
+    area = major = minor = None
+    if ellipse is None:
+        reasons.append(Reason.STRUCTURE_NOT_FOUND)
+    else:
+        area, major, minor = ellipse.area, 2 * ellipse.semi_major, 2 * ellipse.semi_minor
+        if (
+            border_contact(lumen, mask.geometry.content, scale.cell)
+            > MAX_BORDER_SHARE * ellipse.circumference
+        ):
+            reasons.append(Reason.CUT_BY_BORDER)
+        if overlap(ellipse, lumen) < settings.min_ellipse_iou:
+            reasons.append(Reason.SHAPE_NOT_ELLIPTIC)
+        low, high = DIAMETER_RANGE_MM
+        if scale.used is not None and not (low <= minor and major <= high):
+            reasons.append(Reason.OUT_OF_RANGE)
+    name = MeasurementName
+    values: tuple[tuple[MeasurementName, float | None, Unit, str], ...]
+    if scale.used is not None:
+        values = (
+            (name.LUMEN_AREA, area, "mm2", _AREA),
+            (name.LUMEN_DIAMETER_MAJOR, major, "mm", _MAJOR),
+            (name.LUMEN_DIAMETER_MINOR, minor, "mm", _MINOR),
+        )
+    else:
+        values = (
+            (name.LUMEN_AREA_PX, area, "{pixel}2", _AREA),
+            (name.LUMEN_DIAMETER_MAJOR_PX, major, "{pixel}", _MAJOR),
+            (name.LUMEN_DIAMETER_MINOR_PX, minor, "{pixel}", _MINOR),
+        )
+    return tuple(
+        measured(which, value, unit, formula, scale, reasons, settings)
+        for which, value, unit, formula in values
+    )

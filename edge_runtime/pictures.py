@@ -1,0 +1,104 @@
+"""Masks and pixels as PNG files, made only when somebody asked for them. Knows where a mask lies in its image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.pipeline import Result
+from edge_runtime.types import Frame, Mask
+
+COLOURS_BGR = ((80, 220, 60), (60, 160, 255), (255, 140, 60), (220, 80, 220))
+SMOOTH_CELLS = 0.8  # of the grid: takes the steps out of an enlarged mask without moving its edge
+
+
+def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """The labels of `mask` at the image's resolution, (H, W), by the exact geometry.
+
+    Each label's area is smoothed, enlarged and cut at one half, which leaves edges where they were: a straight edge
+    crosses one half in its own place.
+    """
+    geometry = mask.geometry
+    to_grid = np.array(
+        [
+            [1 / geometry.step_x, 0, (0.5 - geometry.offset_x) / geometry.step_x - 0.5],
+            [0, 1 / geometry.step_y, (0.5 - geometry.offset_y) / geometry.step_y - 0.5],
+        ]
+    )
+    full = np.zeros(size_hw, np.uint8)
+    for value in range(1, len(mask.names) + 1):
+        part = (mask.labels == value).astype(np.float32)
+        soft = cv2.GaussianBlur(part, (0, 0), SMOOTH_CELLS, borderType=cv2.BORDER_REPLICATE)
+        large = cv2.warpAffine(
+            soft,
+            to_grid,
+            (size_hw[1], size_hw[0]),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        full[large > 0.5] = value
+    return full
+
+
+def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
+    """The image (H, W, 3) BGR with the contour of each label drawn on it; without one where there is no mask."""
+    picture = cv2.cvtColor(frame.pixels, cv2.COLOR_GRAY2BGR)
+    if mask is not None:
+        labels = full_mask(mask, frame.pixels.shape)
+        for value in range(1, len(mask.names) + 1):
+            contours, _ = cv2.findContours((labels == value).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, COLOURS_BGR[(value - 1) % len(COLOURS_BGR)], 2, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)
+
+
+@dataclass(slots=True)
+class PictureSink:
+    """Writes the masks and the pixels of results. Stills keep their name, frames of a cine get a number."""
+
+    masks: Path | None = None
+    record: Path | None = None
+
+    def __post_init__(self) -> None:
+        for folder in (self.masks, self.record):
+            if folder is not None:
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                except OSError as exc:
+                    raise ConfigError(f"{folder}: cannot be made ({exc.strerror}); name a folder that can be written") from exc
+
+    def keep(self, result: Result) -> None:
+        """Writes what was asked for of this result; nothing of a frame that could not be read."""
+        frame = result.frame
+        if not isinstance(frame, Frame):
+            return
+        if self.record is not None:
+            write_png(self.record / f"{frame.frame_id}.png", frame.pixels)
+        if self.masks is not None and result.mask is not None:
+            labels = full_mask(result.mask, frame.pixels.shape)
+            step = 255 // len(result.mask.names)
+            write_png(self.masks / f"{picture_name(frame)}.png", labels * np.uint8(step))
+
+
+def picture_name(frame: Frame) -> str:
+    """`<stem>` of a still, `<stem>_<index>` of a frame in a cine."""
+    path = Path(frame.origin.name)
+    stem = "_".join((*path.parts[:-1], path.stem)).strip("/_") or "frame"
+    if frame.origin.frame_time_ms is None and frame.origin.kind.value == "folder":
+        return stem
+    return f"{stem}_{frame.index:06d}"
+
+
+def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Writes the picture whole or not at all. Raises ConfigError."""
+    _, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(encoded.tobytes())
+        part.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space or name another folder") from exc

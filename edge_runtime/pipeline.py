@@ -1,0 +1,169 @@
+"""The main job: a frame goes in, a measured result comes out. The file to read first.
+
+`Pipeline.step` is the whole of it for one frame; `start` and `finish` are its halves, so that the next frame is prepared
+while the last is computed. `stream.py` runs it over a source; `reporting.py` makes results into findings on disk. The
+pipeline itself knows no files, no threads and no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime import clock
+from edge_runtime.codes import Hint, Reason, Status
+from edge_runtime.errors import ConfigError, FrameError
+from edge_runtime.infer.backends.contract import Backend, Slot
+from edge_runtime.infer.model import Manifest, Model
+from edge_runtime.infer.postprocess import Postprocess, postprocess_for
+from edge_runtime.infer.preprocess import Preprocess
+from edge_runtime.measure.anatomy import labels_of, measure
+from edge_runtime.measure.findings import assemble
+from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge
+from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.telemetry import StageClock
+from edge_runtime.types import BadFrame, Frame, Geometry, Mask, Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known of one frame after the pipeline."""
+
+    frame: Frame | BadFrame
+    mask: Mask | None  # None when the frame or the model's answer could not be used
+    measurements: tuple[Measurement, ...]
+    status: Status
+    reasons: tuple[Reason, ...]
+    verdict: Verdict
+    age_ms: float  # from `captured_ns` to now
+    stages_ms: dict[str, float]
+    error: FrameError | None = None
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A frame whose inference was started."""
+
+    frame: Frame
+    slot: Slot
+    geometry: Geometry
+    stages: StageClock
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """A model on a backend with all that is needed to measure what it finds. One thread calls it."""
+
+    model: Model
+    backend: Backend
+    settings: MeasureSettings
+    limits: Limits
+    artifact_sha256: str
+    freeze_watch: FreezeWatch | None = None  # for a paced stream: equal stills in a folder are not frozen
+    preprocess: Preprocess = field(init=False)
+    postprocess: Postprocess = field(init=False)
+
+    def __post_init__(self) -> None:
+        tensor = self.backend.slots[0].input
+        spec = self.model.manifest.input
+        self.preprocess = Preprocess(
+            grid_hw=tensor.shape[2:], fit=spec.fit, scale=None if tensor.dtype == np.uint8 else spec.scale
+        )
+        self.postprocess = postprocess_for(self.model, self.backend)
+        cv2.setNumThreads(1)  # the backend's threads are the ones that pay
+
+    def step(self, frame: Frame) -> Result:
+        """One frame through all stages."""
+        return self.finish(self.start(frame))
+
+    def start(self, frame: Frame) -> InFlight:
+        """Prepares the frame in a free slot and starts the inference."""
+        stages = StageClock()
+        slot = self.backend.acquire()
+        with stages.stage("preprocess"):
+            geometry = self.preprocess.into(frame, slot.input)
+        self.backend.submit(slot)
+        return InFlight(frame, slot, geometry, stages)
+
+    def finish(self, flight: InFlight) -> Result:
+        """Waits for the inference, then decides, measures and judges. The slot is free afterwards."""
+        frame, slot, stages = flight.frame, flight.slot, flight.stages
+        with stages.stage("infer"):
+            self.backend.wait(slot)
+        try:
+            with stages.stage("postprocess"):
+                mask = self.postprocess.read(slot.outputs, flight.geometry)
+            with stages.stage("measure"):
+                anatomy = self.model.manifest.anatomy
+                measured = measure(anatomy, mask, frame.spacing, frame.spacing_reason, self.settings)
+                frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
+                verdict = judge(_as_grey(slot.input[0, 0], self.preprocess.scale), mask, frame, self.limits, frozen)
+                assembled = assemble(measured, verdict.reasons)
+        except FrameError as error:
+            named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
+            return unusable(frame, named, stages.stages_ms)
+        finally:
+            self.backend.release(slot)
+        return Result(
+            frame, mask, assembled.measurements, assembled.status, assembled.reasons, verdict, _age_ms(frame), stages.stages_ms
+        )
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+def unusable(frame: Frame | BadFrame, error: FrameError, stages_ms: dict[str, float] | None = None) -> Result:
+    """The withheld result of a frame that gave no answer."""
+    verdict = Verdict(score=0, hint=Hint.NO_SIGNAL, reasons=(error.reason,))
+    return Result(frame, None, (), Status.WITHHELD, (error.reason,), verdict, _age_ms(frame), stages_ms or {}, error)
+
+
+def _as_grey(grid: NDArray[Any], scale: float | None) -> NDArray[np.uint8]:
+    """The model's input as 8-bit grey, (h, w)."""
+    if scale is None:
+        return grid
+    grey: NDArray[np.uint8] = cv2.convertScaleAbs(grid, alpha=1 / scale)
+    return grey
+
+
+def _age_ms(frame: Frame | BadFrame) -> float:
+    return (clock.monotonic_ns() - frame.captured_ns) / 1e6
+
+
+def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
+    """How this model's masks are measured."""
+    interval, limits = manifest.interval, manifest.limits
+    if interval is None:
+        return MeasureSettings(
+            plane_confirmed=plane_confirmed, spacing_range_mm=limits.spacing_mm, min_ellipse_iou=limits.min_ellipse_iou
+        )
+    return MeasureSettings(
+        plane_confirmed=plane_confirmed,
+        spacing_range_mm=limits.spacing_mm,
+        min_ellipse_iou=limits.min_ellipse_iou,
+        intervals={name: (half.absolute_mm, half.relative) for name, half in interval.half_width.items()},
+        coverage=interval.coverage,
+    )
+
+
+def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = False) -> Pipeline:
+    """A pipeline of a loaded model. Owns `backend`: `Pipeline.close` closes it.
+
+    Raises ConfigError for labels that the model's anatomy does not measure.
+    """
+    manifest = model.manifest
+    wanted, labels = labels_of(manifest.anatomy), manifest.output.labels or ()
+    if wanted and set(wanted) - set(labels):
+        raise ConfigError(f"model {manifest.name}: anatomy {manifest.anatomy} needs the labels {wanted}, [output] has {labels}")
+    limits = Limits(
+        modality=manifest.modality,
+        min_presence=manifest.limits.min_presence,
+        min_confidence=manifest.limits.min_confidence,
+        plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
+    )
+    _, digest = model.artifact(backend.precision)
+    return Pipeline(model, backend, settings_of(manifest, plane_confirmed), limits, digest)

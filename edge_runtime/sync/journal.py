@@ -1,0 +1,389 @@
+"""The findings journal: what is in it has been reported, what is not has not. One SQLite file and its outbox.
+
+    with journal.batch() as batch:       BEGIN IMMEDIATE ... COMMIT, one fsync for all of it
+        stamp = batch.stamp()
+        batch.add(record, encode(record))
+
+A record and its outbox row are one transaction. Knows nothing about MQTT: the uplink is another process.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime import clock
+from edge_runtime.codes import Clock
+from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.sync import database
+from edge_runtime.sync.database import open_db, read_meta
+from edge_runtime.sync.state import (
+    DATABASE,
+    DirectoryLock,
+    Reserve,
+    device_id,
+    make_state_dir,
+    site_key,
+    sync_dir,
+    unwritable,
+)
+from edge_runtime.types import ExamEvent, Finding
+
+__all__ = ["Batch", "Journal", "Stamp", "open_db"]
+
+DEFAULT_RESERVE_BYTES = 64 * 2**20
+EVICT_ROWS = 200  # per step: about 1 ms
+_EVICT_SHARE = 20  # a full quota gives up a twentieth at once, so that it is rarely asked
+_RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
+
+_Row = tuple[int, str, str, str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a record must carry to be added: who, which number, when and by what clock."""
+
+    device_id: str
+    epoch: str  # of this database: a new one begins when it had to be made anew
+    boot_id: str
+    seq: int
+    created_at: str
+    clock: Clock
+    monotonic_ns: int
+
+
+class Batch:
+    """The records of one transaction. None of them is reported until the `with` block has ended well."""
+
+    def __init__(self, device: str, epoch: str, next_seq: int) -> None:
+        self._device, self._epoch, self._next = device, epoch, next_seq
+        self.rows: list[_Row] = []
+
+    def stamp(self) -> Stamp:
+        """The stamp of the next record. A number is taken by `add`: a stamp not used leaves no gap."""
+        return Stamp(
+            self._device,
+            self._epoch,
+            clock.boot_id(),
+            self._next,
+            clock.utc_now(),
+            clock.clock_quality(),
+            clock.monotonic_ns(),
+        )
+
+    def add(self, record: Finding | ExamEvent, body: bytes) -> None:
+        """Adds a record made with the last stamp; `body` is `encode(record)`. ValueError for another's stamp."""
+        want = (self._device, self._epoch, self._next)
+        if (came := (record.device_id, record.epoch, record.seq)) != want:
+            raise ValueError(f"journal: want a record stamped {want}, got {came}")
+        kind, name = (
+            ("finding", record.finding_id) if isinstance(record, Finding) else ("event", record.event_id)
+        )
+        self.rows.append((record.seq, kind, name, record.exam_id, record.created_at, body))
+        self._next += 1
+
+
+class Journal:
+    """One state directory, open for recording. Several processes may have the same one open.
+
+    `batch()` belongs to one thread at a time (the sink's); `pseudonym` may be called from any.
+    """
+
+    def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int) -> None:
+        self.state_dir = state_dir
+        self.path = state_dir / DATABASE
+        self.set_aside: Path | None = None  # where a database that could not be read is now
+        self.notices: list[str] = []  # lines that a person should see; the caller prints and clears them
+        self._quota_bytes = quota_bytes
+        self._mutex = threading.Lock()
+        self._retake_ns = 0
+        make_state_dir(state_dir)
+        try:
+            self._key = site_key(state_dir)
+            self._reserve = Reserve(state_dir, reserve_bytes)
+            if not self._reserve.take():
+                self.notices.append(
+                    f"{state_dir}: too little room on this disk for the reserve of {reserve_bytes >> 20} MB"
+                )
+            self._lock = DirectoryLock(state_dir)
+        except OSError as exc:
+            raise unwritable(state_dir, exc) from exc
+        try:
+            self._db = self._open_making_room()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        quota_bytes: int = database.DEFAULT_QUOTA_BYTES,
+        reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+    ) -> Journal:
+        """Opens `state_dir`, making it if need be.
+
+        A database that cannot be read is set aside and a new epoch begun. `quota_bytes` bounds database and write-ahead log together, to within one batch. Raises JournalError.
+        """
+        if quota_bytes < database.MIN_QUOTA_BYTES:
+            raise ConfigError(f"quota: want at least {database.MIN_QUOTA_BYTES} bytes, got {quota_bytes}")
+        return cls(state_dir, quota_bytes, reserve_bytes)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.close()
+
+    @property
+    def device_id(self) -> str:
+        return self._meta["device_id"]
+
+    @property
+    def epoch(self) -> str:
+        return self._meta["epoch"]
+
+    @property
+    def site_key_id(self) -> str:
+        return self._key.key_id
+
+    @property
+    def reserve_held(self) -> bool:
+        """False once the disk was full and the room kept for findings is being used."""
+        return self._reserve.held
+
+    def pseudonym(self, text: str) -> str:
+        """24 hex digits that stand for `text` at this site: HMAC-SHA256 under the site key."""
+        return self._key.pseudonym(text)
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """One transaction: all of the batch is on the disk when the block has ended, or it raised and nothing is.
+
+        Raises JournalError, one line that begins with NOT RECORDING, when nothing can be written.
+        """
+        with self._mutex:
+            self._retake_reserve()
+            next_seq = self._begin()  # first: it may have begun a new epoch
+            batch = Batch(self.device_id, self.epoch, next_seq)
+            try:
+                yield batch
+            except BaseException:
+                self._rollback()
+                raise
+            self._commit(batch)
+
+    # ------------------------------------------------------------ writing
+
+    def _begin(self) -> int:
+        """Starts the transaction and returns the next number; from here on no other process can take it."""
+        try:
+            self._follow_path()
+            self._bound_wal()
+            return self._begin_once()
+        except sqlite3.Error as exc:
+            self._rollback()
+            if database.is_corrupt(exc):
+                self._db.close()
+                self._db = self._set_aside(exc)
+            else:
+                self._make_room(exc)
+        try:
+            return self._begin_once()
+        except sqlite3.Error as exc:
+            self._rollback()
+            raise database.journal_error(self.state_dir, exc) from exc
+
+    def _begin_once(self) -> int:
+        self._db.execute("BEGIN IMMEDIATE")
+        last: int = self._db.execute(database.LAST_SEQ).fetchone()[0]
+        return last + 1
+
+    def _commit(self, batch: Batch) -> None:
+        if not batch.rows:
+            self._rollback()
+            return
+        try:
+            self._write(batch.rows)
+            return
+        except sqlite3.Error as exc:
+            self._rollback()
+            self._make_room(exc)
+        try:
+            if self._begin_once() != batch.rows[0][0]:
+                raise sqlite3.OperationalError(
+                    "another process took this number while room was made; capture again"
+                )
+            self._write(batch.rows)
+        except sqlite3.Error as exc:
+            self._rollback()
+            raise database.journal_error(self.state_dir, exc) from exc
+
+    def _write(self, rows: list[_Row]) -> None:
+        self._db.executemany(database.ADD_JOURNAL, rows)
+        self._db.executemany(database.ADD_OUTBOX, [(row[0],) for row in rows])
+        self._db.execute("COMMIT")
+
+    def _rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    # ------------------------------------------------------------ room
+
+    def _follow_path(self) -> None:
+        """Begins anew when somebody removed the file: SQLite would go on writing where nobody can read."""
+        if not self.path.exists():
+            self._db.close()
+            self._db = self._open_checked()
+            self.notices.append(f"{self.path}: removed by someone; a new epoch begins")
+
+    def _bound_wal(self) -> None:
+        """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
+        wal = self.path.with_name(f"{DATABASE}-wal")
+        limit = database.wal_limit_bytes(self._quota_bytes)
+        if not wal.exists() or wal.stat().st_size <= limit:
+            return
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if wal.exists() and wal.stat().st_size > limit:
+            raise JournalError(
+                f"NOT RECORDING: state directory {self.state_dir}: a reader keeps the write-ahead log in use, past the"
+                " quota; end the program that has findings.db open"
+            )
+
+    def _make_room(self, exc: sqlite3.Error) -> None:
+        """Finds room for one more try, or raises: delivered findings go before the reserve does."""
+        if not database.is_full(exc):
+            raise database.journal_error(self.state_dir, exc) from exc
+        if self._quota_is_full():
+            if self._evict():
+                return
+            raise JournalError(
+                f"NOT RECORDING: state directory {self.state_dir}: the quota of {self._quota_bytes / 2**20:.0f} MB is full"
+                " of findings that are not delivered; run `edge-runtime uplink`, or raise the quota"
+            ) from exc
+        if self._reserve.release():
+            self._say_reserve_is_used()
+            return
+        raise JournalError(
+            f"NOT RECORDING: state directory {self.state_dir}: the disk is full, the reserve too; free some space"
+        ) from exc
+
+    def _say_reserve_is_used(self) -> None:
+        self._retake_ns = clock.monotonic_ns() + _RETAKE_NS
+        size = f"{self._reserve.size_bytes >> 20} MB"
+        self.notices.append(f"{self.state_dir}: the disk is full; findings now use the reserve of {size}")
+
+    def _quota_is_full(self) -> bool:
+        try:
+            return self._free_pages() * database.PAGE_BYTES < self._quota_bytes // (2 * _EVICT_SHARE)
+        except sqlite3.Error:  # not even readable: then it is the disk
+            return False
+
+    def _free_pages(self) -> int:
+        """Pages that the quota still allows: never used ones and those of removed rows."""
+
+        used, free, most = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "max_page_count")
+        )
+        return int(most - used + free)
+
+    def _evict(self) -> bool:
+        """Removes the oldest delivered records until a twentieth of the quota is free; False if there are none."""
+        enough = self._quota_bytes // _EVICT_SHARE // database.PAGE_BYTES
+        evicted = 0
+        try:
+            while self._free_pages() < enough:
+                done = self._db.execute(
+                    "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE seq NOT IN (SELECT seq FROM outbox)"
+                    " AND seq NOT IN (SELECT seq FROM dead) ORDER BY seq LIMIT ?)",
+                    (EVICT_ROWS,),
+                ).rowcount
+                if done == 0:
+                    break
+                evicted += done
+        except sqlite3.Error as exc:
+            raise database.journal_error(self.state_dir, exc) from exc
+        return evicted > 0
+
+    def _retake_reserve(self) -> None:
+        if self._retake_ns and clock.monotonic_ns() > self._retake_ns:
+            self._retake_ns = 0 if self._reserve.take() else clock.monotonic_ns() + _RETAKE_NS
+
+    # ------------------------------------------------------------ opening
+
+    def _open_making_room(self) -> sqlite3.Connection:
+        try:
+            return self._open_or_set_aside()
+        except (sqlite3.Error, OSError) as exc:
+            full = isinstance(exc, OSError) or database.is_full(exc)
+            if not (full and self._reserve.release()):
+                raise self._cannot_open(exc) from exc
+        self._say_reserve_is_used()
+        try:
+            return self._open_or_set_aside()
+        except (sqlite3.Error, OSError) as exc:
+            raise self._cannot_open(exc) from exc
+
+    def _cannot_open(self, exc: sqlite3.Error | OSError) -> JournalError:
+        return (
+            unwritable(self.state_dir, exc)
+            if isinstance(exc, OSError)
+            else database.journal_error(self.state_dir, exc)
+        )
+
+    def _open_or_set_aside(self) -> sqlite3.Connection:
+        try:
+            return self._open_checked()
+        except sqlite3.DatabaseError as exc:
+            if not database.is_corrupt(exc):
+                raise
+            return self._set_aside(exc)
+
+    def _open_checked(self) -> sqlite3.Connection:
+        db = open_db(self.path, quota_bytes=self._quota_bytes, create=True)
+        try:
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(f"quick_check: {verdict}")
+            known = db.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
+            remembered = read_meta(db, self.path).get("device_id") if known else None
+            name = device_id(self.state_dir, remembered)
+            database.create_tables(db, {"device_id": name, "epoch": secrets.token_hex(6)}, self._quota_bytes)
+            self._meta = {**read_meta(db, self.path), "device_id": name}
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self, cause: sqlite3.Error) -> sqlite3.Connection:
+        """Renames the damaged database, its log first, and begins a new one. Nothing is overwritten or deleted."""
+        if not self._lock.try_alone():
+            raise JournalError(
+                f"NOT RECORDING: {self.path}: damaged ({cause}), and open in another process; end that one first"
+            ) from cause
+        try:
+            taken = {entry.name for entry in self.state_dir.iterdir()}
+            n = next(n for n in range(1, 10**6) if f"{DATABASE}.corrupt-{n}" not in taken)
+            aside = self.path.with_name(f"{DATABASE}.corrupt-{n}")
+            for suffix in ("-wal", "-shm", ""):  # a log left behind would be replayed into the new database
+                if (self.state_dir / (DATABASE + suffix)).exists():
+                    (self.state_dir / (DATABASE + suffix)).rename(f"{aside}{suffix}")
+            sync_dir(self.state_dir)
+            self.set_aside = aside
+            self.notices.append(
+                f"{self.path}: damaged ({cause}); set aside as {aside.name}, a new epoch begins"
+            )
+            return self._open_checked()
+        finally:
+            self._lock.share()

@@ -1,0 +1,359 @@
+"""One MQTT v5 connection: the only place that knows paho.
+
+paho re-sends and queues on its own account, ignores the broker's limits, and deadlocks or dies on a callback
+that does anything. So: one paho client per connection (nothing survives it), QoS 1, callbacks that only append to
+a deque, one thread, and the broker's limits kept here. Knows nothing about findings; policy is its caller's.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge_runtime.clock import monotonic_ns
+from edge_runtime.errors import ConfigError, UplinkError
+
+NO_SUBSCRIBERS = 0x10  # the broker took it and had nobody to give it to
+CONNECT_TIMEOUT_S = 60.0  # mutual TLS over 2.4 kbit/s takes 13.5 s
+_POLL_PACKETS = 200
+_BYE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files; all None is the system's trust store and no client certificate."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ConfigError, naming the file, when one of them cannot be used."""
+        for path in (self.ca, self.cert, self.key):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"TLS file {path}: not found")
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(f"TLS files {self.ca}, {self.cert}, {self.key}: {exc}") from exc
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is: `mqtt[s]://[user:password@]host[:port]`."""
+
+    host: str
+    port: int
+    secure: bool
+    username: str | None = None
+    password: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> Broker:
+        wanted = "want mqtt://host[:port] or mqtts://host[:port]"
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as exc:
+            raise ConfigError(f"broker: {wanted} ({exc})") from exc
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+            raise ConfigError(f"broker {parts.scheme}://{parts.hostname or ''}: {wanted}")
+        secure = parts.scheme == "mqtts"
+        return cls(parts.hostname, port or (8883 if secure else 1883), secure, parts.username, parts.password)
+
+    def __str__(self) -> str:  # without the password
+        return f"{'mqtts' if self.secure else 'mqtt'}://{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Broker({str(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published; `properties` are MQTT user properties."""
+
+    topic: str
+    payload: bytes
+    content_type: str = "application/json"
+    retain: bool = False
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    topic: str
+    payload: bytes
+    mid: int  # for `Link.ack`
+    properties: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The broker's PUBACK: it has the message, or says why not. Never a delivery."""
+
+    mid: int
+    code: int  # 0 taken, 0x10 nobody listens, 0x80 and above refused
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a connection is made; the same for every try."""
+
+    broker: Broker
+    client_id: str
+    tls: Tls = Tls()
+    will: Message | None = None
+    keepalive_s: int = 30
+    receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say
+    subscribe: str | None = None
+
+
+Event = Received | Acked
+
+
+class Link:
+    """An open connection. `Link.open` makes it; once `poll` has raised it is of no more use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inbox: deque[Event] = deque()
+        self._answers: deque[tuple[str, Any, Any]] = (
+            deque()
+        )  # connack, suback and disconnect: (name, reason, properties)
+        self._client = _client(settings, self._inbox, self._answers)
+        self.unacked: dict[int, int] = {}  # mid -> when it was published, monotonic ns
+        self.receive_max = 65535  # of PUBLISHes without PUBACK that the broker allows us
+        self.max_packet: int | None = None
+
+    @classmethod
+    def open(
+        cls, settings: Settings, stop: threading.Event, timeout_s: float = CONNECT_TIMEOUT_S
+    ) -> Link | None:
+        """Connects and subscribes; None when `stop` was set meanwhile. UplinkError when it cannot be."""
+        link = cls(settings)
+        deadline = monotonic_ns() + int(timeout_s * 1e9)
+        if not link._connect_socket(stop, deadline):
+            return None
+        if not link._await("connack", stop, deadline):
+            return None
+        if settings.subscribe is not None:
+            link._client.subscribe(settings.subscribe, qos=1)
+            if not link._await("suback", stop, deadline):
+                return None
+        return link
+
+    def room(self) -> bool:
+        """Whether the broker allows one more PUBLISH now."""
+        return len(self.unacked) < self.receive_max
+
+    def fits(self, message: Message) -> bool:
+        """Whether the broker takes a message of this size; one too large would end the connection."""
+        overhead = 64 + len(message.topic) + len(message.content_type)
+        overhead += sum(len(key) + len(value) + 5 for key, value in message.properties)
+        return self.max_packet is None or len(message.payload) + overhead <= self.max_packet
+
+    def publish(self, message: Message) -> int:
+        """Sends with QoS 1 and returns the id that its `Acked` will carry. Call only while `room()`."""
+        from paho.mqtt.packettypes import PacketTypes
+
+        info = self._client.publish(
+            message.topic,
+            message.payload,
+            qos=1,
+            retain=message.retain,
+            properties=_properties(PacketTypes.PUBLISH, message),
+        )
+        self.unacked[info.mid] = monotonic_ns()
+        return int(info.mid)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What has arrived, waiting at most `timeout_s` for it. UplinkError when the connection is gone."""
+        rc = self._client.loop(timeout_s)
+        for _ in range(_POLL_PACKETS):
+            before = len(self._inbox)
+            if rc != 0 or before == 0:
+                break
+            rc = self._client.loop(0)
+            if len(self._inbox) == before:
+                break
+        events = list(self._inbox)
+        self._inbox.clear()
+        for event in events:
+            if isinstance(event, Acked):
+                self.unacked.pop(event.mid, None)
+        if not events:
+            self._check_alive(rc)
+        return events
+
+    def oldest_unacked_s(self) -> float:
+        """How long the broker has owed us a PUBACK; 0 when it owes none."""
+        return (monotonic_ns() - min(self.unacked.values())) / 1e9 if self.unacked else 0.0
+
+    def ack(self, received: Received) -> None:
+        """Tells the broker that a received message is dealt with: it need not be delivered again."""
+        self._client.ack(received.mid, 1)
+
+    def close(self, last: Message | None = None) -> None:
+        """Says goodbye, publishing `last` first; never takes longer than half a second."""
+        deadline = monotonic_ns() + int(_BYE_S * 1e9)
+        if last is not None:
+            self.publish(last)
+        while last is not None and self.unacked and monotonic_ns() < deadline:
+            if self._client.loop(0.05) != 0:
+                break
+            while self._inbox:
+                event = self._inbox.popleft()
+                if isinstance(event, Acked):
+                    self.unacked.pop(event.mid, None)
+        self._client.disconnect()
+        while self._client.socket() is not None and monotonic_ns() < deadline:
+            if self._client.loop(0.05) != 0:
+                break
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes the socket without a goodbye: the broker publishes the will."""
+        socket = self._client.socket()
+        if socket is not None:
+            socket.close()
+        self._client._reset_sockets()
+
+    # ------------------------------------------------------------ connecting
+
+    def _connect_socket(self, stop: threading.Event, deadline_ns: int) -> bool:
+        """TCP and TLS in a thread of their own: a look-up or handshake that hangs must not hold up a stop."""
+        failure: list[BaseException] = []
+        done = threading.Event()
+
+        def connect() -> None:
+            try:
+                self._client.reconnect()
+            except BaseException as exc:  # noqa: BLE001 - handed to the caller below, not swallowed
+                failure.append(exc)
+            finally:
+                done.set()
+
+        threading.Thread(target=connect, daemon=True, name="mqtt-connect").start()
+        while not done.wait(0.05):
+            if stop.is_set():
+                return False
+            if monotonic_ns() > deadline_ns:
+                raise UplinkError(f"broker {self._settings.broker}: no answer; check host and port")
+        if failure:
+            raise _connect_error(self._settings.broker, failure[0])
+        return True
+
+    def _await(self, name: str, stop: threading.Event, deadline_ns: int) -> bool:
+        """Waits for one answer of the broker; False when stopped."""
+        while not any(answer[0] == name for answer in self._answers):
+            if stop.is_set():
+                self.drop()
+                return False
+            if monotonic_ns() > deadline_ns:
+                self.drop()
+                raise UplinkError(
+                    f"broker {self._settings.broker}: connected, but sends no {name.upper()}; is it MQTT v5?"
+                )
+            rc = self._client.loop(0.05)
+            if not any(answer[0] == name for answer in self._answers):
+                self._check_alive(rc)
+        _, reason, properties = next(answer for answer in self._answers if answer[0] == name)
+        if reason.is_failure:
+            self.drop()
+            raise UplinkError(
+                f"broker {self._settings.broker}: refused ({reason}); check user, certificate and access list"
+            )
+        if name == "connack":
+            self.receive_max = getattr(properties, "ReceiveMaximum", 65535)
+            self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        return True
+
+    def _check_alive(self, rc: int) -> None:
+        lost = next((answer for answer in self._answers if answer[0] == "disconnect"), None)
+        if lost is None and rc == 0 and self._client.socket() is not None:
+            return
+        self.drop()
+        why = str(lost[1]) if lost else "connection lost"
+        raise UplinkError(f"broker {self._settings.broker}: {why}")
+
+
+def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, Any, Any]]) -> Any:
+    """A paho client for one connection. Its callbacks only append: they run inside paho's locks."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=settings.client_id,
+        protocol=MQTTProtocolVersion.MQTTv5,
+        reconnect_on_failure=False,
+        manual_ack=True,
+    )
+    client.suppress_exceptions = True
+    client.max_inflight_messages_set(0)
+    if settings.broker.username is not None:
+        client.username_pw_set(settings.broker.username, settings.broker.password)
+    if settings.broker.secure:
+        client.tls_set_context(settings.tls.context())
+    if settings.will is not None:
+        will = settings.will
+        client.will_set(
+            will.topic,
+            will.payload,
+            qos=1,
+            retain=will.retain,
+            properties=_properties(PacketTypes.WILLMESSAGE, will),
+        )
+    client.on_connect = lambda c, u, flags, reason, props: answers.append(("connack", reason, props))
+    client.on_subscribe = lambda c, u, mid, reasons, props: answers.append(("suback", reasons[0], props))
+    client.on_disconnect = lambda c, u, flags, reason, props: answers.append(("disconnect", reason, props))
+    client.on_publish = lambda c, u, mid, reason, props: inbox.append(Acked(mid, reason.value, str(reason)))
+    client.on_message = lambda c, u, m: inbox.append(
+        Received(m.topic, bytes(m.payload), m.mid, tuple(getattr(m.properties, "UserProperty", ())))
+    )
+    connect: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    connect.ReceiveMaximum = settings.receive_maximum
+    connect.SessionExpiryInterval = 0
+    broker = settings.broker
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    client.connect_async(
+        broker.host, broker.port, keepalive=settings.keepalive_s, clean_start=True, properties=connect
+    )
+    return client
+
+
+def _properties(packet_type: int, message: Message) -> Any:
+    from paho.mqtt.properties import Properties
+
+    properties: Any = Properties(packet_type)  # type: ignore[no-untyped-call]
+    properties.ContentType = message.content_type
+    if message.properties:
+        properties.UserProperty = list(message.properties)
+    return properties
+
+
+def _connect_error(broker: Broker, exc: BaseException) -> UplinkError:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        why = f"its certificate is not trusted ({exc.verify_message}); check --ca and the host name"
+    elif isinstance(exc, ssl.SSLError):
+        why = f"TLS fails ({exc.reason or exc}); check --ca, --cert and --key"
+    elif isinstance(exc, ConnectionRefusedError):
+        why = "connection refused; is it running, and is the port right?"
+    elif isinstance(exc, OSError):
+        why = exc.strerror or str(exc)
+    else:
+        raise exc
+    error = UplinkError(f"broker {broker}: {why}")
+    error.__cause__ = exc
+    return error

@@ -1,0 +1,184 @@
+"""The files of a state directory other than the database: device id, site key, lock and reserve.
+
+    findings.db            the journal, see `sync/journal.py`
+    findings.db.corrupt-N  a database that could not be read, set aside and never touched again
+    device_id              one line of text; outlives the database
+    site.key               32 random bytes, mode 0600, made once: pseudonyms are HMACs under it
+    reserve                room kept for findings: given back to the disk when that is full
+    lock                   held (shared) by everyone who records here
+
+Knows nothing about SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.sync.topics import check_level
+
+DATABASE = "findings.db"
+KEY_BYTES = 32
+PSEUDONYM_DIGITS = 24  # 96 bits: no two of a site's studies will meet
+
+
+def make_state_dir(path: Path) -> None:
+    """Makes `path` if need be, for its owner only, and proves that it can be written; JournalError if not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = path / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as exc:
+        raise unwritable(path, exc) from exc
+
+
+def unwritable(path: Path, exc: OSError) -> JournalError:
+    return JournalError(
+        f"NOT RECORDING: state directory {path}: cannot be written ({exc.strerror}); choose another with --state"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKey:
+    """The secret under which this site's pseudonyms are made; without it no old one can be made again."""
+
+    secret: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise JournalError(
+                f"site.key: want {KEY_BYTES} bytes, got {len(self.secret)}; restore it from a backup"
+            )
+
+    def __repr__(self) -> str:
+        return f"SiteKey(id={self.key_id!r})"
+
+    @property
+    def key_id(self) -> str:
+        """Names the key without telling it: 8 hex digits, sent with the device's state."""
+        return self._hmac(b"site-key-id")[:8]
+
+    def pseudonym(self, text: str) -> str:
+        """24 hex digits of HMAC-SHA256 over `text`: the same text, the same pseudonym, at this site only."""
+        return self._hmac(b"pseudonym\0" + text.encode())[:PSEUDONYM_DIGITS]
+
+    def _hmac(self, message: bytes) -> str:
+        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()
+
+
+def site_key(state_dir: Path) -> SiteKey:
+    """The key of this state directory, made at first use; two processes at once get the same one."""
+    return SiteKey(_read_or_create(state_dir / "site.key", secrets.token_bytes(KEY_BYTES)))
+
+
+def device_id(state_dir: Path, remembered: str | None) -> str:
+    """The id in the directory's file; else `remembered`, the database's; else a new one. Written down."""
+    name = remembered or f"dev-{secrets.token_hex(4)}"
+    text = _read_or_create(state_dir / "device_id", f"{name}\n".encode())
+    try:
+        return check_level(text.decode(errors="replace").strip(), "device id")
+    except ConfigError as exc:
+        raise JournalError(f"{state_dir / 'device_id'}: {exc}") from exc
+
+
+def read_device_id(state_dir: Path) -> str | None:
+    """The id of a state directory that somebody else made; None when there is none yet."""
+    try:
+        return check_level((state_dir / "device_id").read_text().strip(), "device id")
+    except FileNotFoundError:
+        return None
+
+
+def _read_or_create(path: Path, content: bytes) -> bytes:
+    """The content of `path`; made with `content`, whole or not at all, when it does not exist."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        with contextlib.suppress(FileExistsError):  # somebody was faster: theirs counts
+            os.link(part, path)
+    finally:
+        part.unlink()
+    sync_dir(path.parent)
+    return path.read_bytes()
+
+
+def sync_dir(path: Path) -> None:
+    """Makes names in `path` durable: a file's own fsync does not."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Reserve:
+    """A file that keeps `size_bytes` of the disk for findings, given up when everything else is full."""
+
+    def __init__(self, state_dir: Path, size_bytes: int) -> None:
+        self._path = state_dir / "reserve"
+        self.size_bytes = size_bytes
+
+    @property
+    def held(self) -> bool:
+        return self.size_bytes > 0 and self._path.exists() and self._path.stat().st_size >= self.size_bytes
+
+    def take(self) -> bool:
+        """Tries to hold the reserve; False when the disk has not twice its size to spare."""
+        if self.held or self.size_bytes <= 0:
+            return True
+        disk = os.statvfs(self._path.parent)
+        if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
+            return False
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, self.size_bytes)
+        except OSError:  # full after all, or a file system that cannot promise room
+            self._path.unlink(missing_ok=True)
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def release(self) -> bool:
+        """Gives the room back to the disk; False when there was none to give."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class DirectoryLock:
+    """Shared by all who record here; alone for the moment in which a database is set aside."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def try_alone(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)  # a failed conversion may have dropped it
+            return False
+        return True
+
+    def share(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,74 @@
+"""Imports run one way only: a module uses rows below its own, and its own row's neighbours never."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# From the rim down. Within one row each name is a world of its own.
+ROWS = [
+    ["cli"],
+    ["commands"],
+    ["stream"],
+    ["pictures", "reporting"],
+    ["pipeline", "cloud"],
+    ["frames", "sync"],
+    ["infer", "measure"],
+    ["types"],
+    ["config", "telemetry"],
+    ["clock"],
+    ["codes"],
+    ["errors"],
+]
+# The words of a finding are needed where an error names the code it leads to, for typing only.
+TYPING_ONLY = {("errors", "codes")}
+ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+PARTS = sorted(ROW_OF)
+
+
+def modules(part: str) -> list[Path]:
+    package = ROOT / "edge_runtime" / part
+    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+
+
+def imported_parts(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("edge_runtime."):
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_imports_only_from_rows_below(part: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {other}"
+        for path in modules(part)
+        for other in imported_parts(path)
+        if other in ROW_OF and other != part and ROW_OF[other] <= ROW_OF[part] and (part, other) not in TYPING_ONLY
+    ]
+    assert not wrong
+
+
+def test_every_part_of_the_package_has_its_row() -> None:
+    found = {path.stem for path in (ROOT / "edge_runtime").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__", "models", "schema", "__pycache__"} == set(PARTS)
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "edge_runtime").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert set(printing) <= {"edge_runtime/cli.py"}
