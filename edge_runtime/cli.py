@@ -1,7 +1,8 @@
 """The command line: flags in, one JSON object or a few lines out. The only module that prints.
 
-Each command is a function in `commands/`, imported when it is called. An error is one line on stderr, exit 2 for a wrong
-flag, file or model, exit 1 for a job that failed; never a traceback (set EDGE_RUNTIME_DEBUG=1 to have one).
+Each command is a function in `commands/`, imported when it is called. An error is one line on stderr, exit
+2 for a wrong flag, file or model, exit 1 for a job that failed; never a traceback (set EDGE_RUNTIME_DEBUG=1
+to have one).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class OneLineHelp(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=OneLineHelp, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=OneLineHelp, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="edge-runtime")
 def app() -> None:
     """Real-time segmentation and measured findings for portable ultrasound and X-ray devices.
@@ -55,39 +58,68 @@ def show(report: Any, as_json: bool, lines: list[str]) -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-model_option = click.option("--model", required=True, metavar="NAME|DIR", help="A shipped model or a directory with a model.toml.")
+model_option = click.option(
+    "--model", required=True, metavar="NAME|DIR", help="A shipped model or a directory with a model.toml."
+)
 backend_option = click.option("--backend", type=BACKENDS, default="auto", show_default=True)
 precision_option = click.option("--precision", type=PRECISIONS, default="auto", show_default=True)
-threads_option = click.option("--threads", type=int, default=1, show_default=True, help="Threads of the backend.")
-state_option = click.option("--state", type=FOLDER, default=None, help="State directory (default: this user's).")
-config_option = click.option("--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state).")
+threads_option = click.option(
+    "--threads", type=int, default=1, show_default=True, help="Threads of the backend."
+)
+state_option = click.option(
+    "--state", type=FOLDER, default=None, help="State directory (default: this user's)."
+)
+config_option = click.option(
+    "--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state)."
+)
 
 
 @app.command(epilog=example("edge-runtime demo"))
-@click.option("--out", type=FOLDER, default=None, help="Where pictures and the summary go (default: edge-runtime-demo).")
+@click.option(
+    "--out", type=FOLDER, default=None, help="Where pictures and the summary go (default: edge-runtime-demo)."
+)
 @click.option("--seconds", type=float, default=12.0, show_default=True, help="Length of the live part.")
-@click.option("--data", type=FOLDER, default=None, help="Folder with fetal_head/images (default: $EDGE_RUNTIME_DATA).")
+@click.option(
+    "--data", type=FOLDER, default=None, help="Folder with fetal_head/images (default: $EDGE_RUNTIME_DATA)."
+)
 @as_json
 def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> None:
-    """The main job on embedded defaults: frames to findings to broker to database, with a kill in the middle."""
+    """The main job on embedded defaults: frames to findings to broker to database, with a kill in the
+    middle.
+    """
     from edge_runtime.commands import demo as command
 
     report = command.demo(out or Path("edge-runtime-demo"), seconds=seconds, data=data, say=_say)
     show(report, as_json, command.lines(report))
 
 
-@app.command(epilog=example("edge-runtime run --model fetal_head --source 'phantom:fetal_head?hc_mm=250' --out findings.jsonl"))
+@app.command(
+    epilog=example(
+        "edge-runtime run --model fetal_head --source 'phantom:fetal_head?hc_mm=250' --out findings.jsonl"
+    )
+)
 @model_option
-@click.option("--source", required=True, metavar="URI", help="dicom:PATH, video:FILE, folder:DIR or phantom:NAME?...")
+@click.option(
+    "--source", required=True, metavar="URI", help="dicom:PATH, video:FILE, folder:DIR or phantom:NAME?..."
+)
 @backend_option
 @precision_option
-@click.option("--policy", type=POLICIES, default=None, help="every: each frame a finding. newest: live (default by source).")
+@click.option(
+    "--policy",
+    type=POLICIES,
+    default=None,
+    help="every: each frame a finding. newest: live (default by source).",
+)
 @click.option("--exam", default=None, metavar="ID", help="One exam id for all frames.")
 @click.option("--spacing-mm", default=None, metavar="ROW,COL", help="Operator's millimetres per pixel.")
-@click.option("--force-spacing", is_flag=True, help="Take --spacing-mm although the file's tags contradict it.")
+@click.option(
+    "--force-spacing", is_flag=True, help="Take --spacing-mm although the file's tags contradict it."
+)
 @click.option("--region", type=int, default=None, help="Which ultrasound region of the file, counted from 1.")
 @click.option("--plane-confirmed", is_flag=True, help="A person confirms that this is the standard plane.")
-@click.option("--out", default=None, metavar="FILE.jsonl|-", help="Findings as JSON lines, written after their commit.")
+@click.option(
+    "--out", default=None, metavar="FILE.jsonl|-", help="Findings as JSON lines, written after their commit."
+)
 @click.option("--masks", type=FOLDER, default=None, help="Masks at source resolution as PNG, one per frame.")
 @click.option("--record", type=FOLDER, default=None, help="Keep the pixels of analysed frames as PNG.")
 @state_option
@@ -103,18 +135,31 @@ def run(as_json: bool, **flags: Any) -> None:
     report = command.run(command.RunOptions(**flags), progress=_progress if sys.stderr.isatty() else None)
     show(report, as_json, command.lines(report))
     if report.problems:
-        _fail("; ".join(report.problems[:3]) + (f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""), 1)
+        _fail(
+            "; ".join(report.problems[:3])
+            + (f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""),
+            1,
+        )
 
 
 @app.command(epilog=example("edge-runtime uplink --state state --broker mqtt://127.0.0.1:1883 --once"))
 @state_option
 @config_option
 @click.option("--broker", required=True, metavar="mqtt[s]://HOST:PORT")
-@click.option("--ca", type=FILE, default=None, help="PEM of the authority that signed the broker's certificate.")
+@click.option(
+    "--ca", type=FILE, default=None, help="PEM of the authority that signed the broker's certificate."
+)
 @click.option("--cert", type=FILE, default=None, help="PEM of this device's certificate.")
 @click.option("--key", type=FILE, default=None, help="PEM of this device's key.")
 @click.option("--once", is_flag=True, help="Stop when all that was pending is stored in the cloud.")
-@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="With --once: give up after this.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="With --once: give up after this.",
+)
 @as_json
 def uplink(as_json: bool, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
@@ -131,7 +176,14 @@ def uplink(as_json: bool, **flags: Any) -> None:
 @click.option("--cert", type=FILE, default=None)
 @click.option("--key", type=FILE, default=None)
 @click.option("--limit", type=int, default=None, help="Stop after this many stored records.")
-@click.option("--idle-exit", "idle_exit_s", type=float, default=None, metavar="S", help="Stop after this long without one.")
+@click.option(
+    "--idle-exit",
+    "idle_exit_s",
+    type=float,
+    default=None,
+    metavar="S",
+    help="Stop after this long without one.",
+)
 @as_json
 def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""
@@ -162,7 +214,9 @@ _outbox_command("stats", "Counts, and the age of the oldest.")
 _outbox_command("export", "Every finding of the journal as JSON lines.")
 
 
-@app.command(epilog=example("edge-runtime evaluate --model fetal_head --data ../shared/data/fetal_head --json"))
+@app.command(
+    epilog=example("edge-runtime evaluate --model fetal_head --data ../shared/data/fetal_head --json")
+)
 @model_option
 @click.option("--data", required=True, type=FOLDER, help="Folder with images/, masks/ and meta.csv.")
 @click.option("--subjects", type=FILE, default=None, help="Only these subjects of meta.csv, one to a line.")
@@ -181,7 +235,12 @@ def evaluate(as_json: bool, **flags: Any) -> None:
 @app.command(epilog=example("edge-runtime bench --model fetal_head --scenario stream --frames 500 --json"))
 @model_option
 @click.option("--source", default=None, metavar="URI", help="Default: phantom frames of 800x540 in memory.")
-@click.option("--scenario", type=click.Choice(["single-stream", "stream", "offline", "overload"]), default="stream", show_default=True)
+@click.option(
+    "--scenario",
+    type=click.Choice(["single-stream", "stream", "offline", "overload"]),
+    default="stream",
+    show_default=True,
+)
 @click.option("--fps", type=float, default=None, help="Offered rate (stream, overload).")
 @click.option("--frames", type=int, default=None, help="How many frames to measure (default 500).")
 @click.option("--seconds", type=float, default=None, help="Instead of --frames: how long.")
@@ -254,5 +313,7 @@ def main() -> NoReturn:
     except Exception as exc:
         if os.environ.get("EDGE_RUNTIME_DEBUG"):
             raise
-        _fail(f"internal: {type(exc).__name__}: {exc}; please report it (EDGE_RUNTIME_DEBUG=1 shows where)", 1)
+        _fail(
+            f"internal: {type(exc).__name__}: {exc}; please report it (EDGE_RUNTIME_DEBUG=1 shows where)", 1
+        )
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -22,7 +22,9 @@ def utc_now() -> str:
 
 def clock_quality() -> Clock:
     """How far wall time can be trusted: `ntp` when a time service says it is synchronised."""
-    if any(Path(marker).exists() for marker in ("/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid")):
+    if any(
+        Path(marker).exists() for marker in ("/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid")
+    ):
         return Clock.NTP
     return Clock.RTC if Path("/dev/rtc0").exists() else Clock.UNSYNCED
 

@@ -1,7 +1,7 @@
 """One TOML file for a site's settings; every key has a default and an unknown key is an error.
 
-`--config FILE`, else `config.toml` in the state directory, else the defaults below. Flags stand above it. What a model
-needs is not here: that is its own `model.toml`.
+`--config FILE`, else `config.toml` in the state directory, else the defaults below. Flags stand above it.
+What a model needs is not here: that is its own `model.toml`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A TOML table: a typo in a key is an error, not a default."""
 
 
-class Site(Table):
+class Site(Table, frozen=True):
     """Where this device stands, as MQTT topics name it."""
 
     tenant: Topic = "local"
     site: Topic = "site"
 
 
-class JournalLimits(Table):
+class JournalLimits(Table, frozen=True):
     """What the state directory may grow to. The reserve is kept free for findings when the disk is full."""
 
     quota_mb: Positive = 512
     reserve_mb: Annotated[float, msgspec.Meta(ge=0)] = 64
 
 
-class Capture(Table):
+class Capture(Table, frozen=True):
     """When a live stream captures by itself."""
 
     min_score: Annotated[int, msgspec.Meta(ge=0, le=100)] = 70
@@ -46,13 +46,13 @@ class Capture(Table):
     spread: Positive = 0.02  # relative range of the value while it holds
 
 
-class Live(Table):
+class Live(Table, frozen=True):
     """How long a silent source is waited for."""
 
     stall_s: Positive = 5.0
 
 
-class Config(Table):
+class Config(Table, frozen=True):
     site: Site = Site()
     journal: JournalLimits = JournalLimits()
     capture: Capture = Capture()

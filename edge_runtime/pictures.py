@@ -1,4 +1,6 @@
-"""Masks and pixels as PNG files, made only when somebody asked for them. Knows where a mask lies in its image."""
+"""Masks and pixels as PNG files, made only when somebody asked for them. Knows where a mask lies in its
+image.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ SMOOTH_CELLS = 0.8  # of the grid: takes the steps out of an enlarged mask witho
 def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """The labels of `mask` at the image's resolution, (H, W), by the exact geometry.
 
-    Each label's area is smoothed, enlarged and cut at one half, which leaves edges where they were: a straight edge
-    crosses one half in its own place.
+    Each label's area is smoothed, enlarged and cut at one half, which leaves edges where they were: a
+    straight edge crosses one half in its own place.
     """
     geometry = mask.geometry
     to_grid = np.array(
@@ -46,13 +48,19 @@ def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
-    """The image (H, W, 3) BGR with the contour of each label drawn on it; without one where there is no mask."""
+    """The image (H, W, 3) BGR with the contour of each label drawn on it; without one where there is no
+    mask.
+    """
     picture = cv2.cvtColor(frame.pixels, cv2.COLOR_GRAY2BGR)
     if mask is not None:
         labels = full_mask(mask, frame.pixels.shape)
         for value in range(1, len(mask.names) + 1):
-            contours, _ = cv2.findContours((labels == value).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, contours, -1, COLOURS_BGR[(value - 1) % len(COLOURS_BGR)], 2, cv2.LINE_AA)
+            contours, _ = cv2.findContours(
+                (labels == value).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            cv2.drawContours(
+                picture, contours, -1, COLOURS_BGR[(value - 1) % len(COLOURS_BGR)], 2, cv2.LINE_AA
+            )
     return np.asarray(picture, np.uint8)
 
 
@@ -69,7 +77,9 @@ class PictureSink:
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                 except OSError as exc:
-                    raise ConfigError(f"{folder}: cannot be made ({exc.strerror}); name a folder that can be written") from exc
+                    raise ConfigError(
+                        f"{folder}: cannot be made ({exc.strerror}); name a folder that can be written"
+                    ) from exc
 
     def keep(self, result: Result) -> None:
         """Writes what was asked for of this result; nothing of a frame that could not be read."""
@@ -101,4 +111,6 @@ def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
         part.write_bytes(encoded.tobytes())
         part.replace(path)
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space or name another folder") from exc
+        raise ConfigError(
+            f"{path}: cannot be written ({exc.strerror}); free some space or name another folder"
+        ) from exc

@@ -1,8 +1,8 @@
 """The main job: a frame goes in, a measured result comes out. The file to read first.
 
-`Pipeline.step` is the whole of it for one frame; `start` and `finish` are its halves, so that the next frame is prepared
-while the last is computed. `stream.py` runs it over a source; `reporting.py` makes results into findings on disk. The
-pipeline itself knows no files, no threads and no network.
+`Pipeline.step` is the whole of it for one frame; `start` and `finish` are its halves, so that the next
+frame is prepared while the last is computed. `stream.py` runs it over a source; `reporting.py` makes
+results into findings on disk. The pipeline itself knows no files, no threads and no network.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Pipeline:
                 anatomy = self.model.manifest.anatomy
                 measured = measure(anatomy, mask, frame.spacing, frame.spacing_reason, self.settings)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
-                verdict = judge(_as_grey(slot.input[0, 0], self.preprocess.scale), mask, frame, self.limits, frozen)
+                verdict = judge(
+                    _as_grey(slot.input[0, 0], self.preprocess.scale), mask, frame, self.limits, frozen
+                )
                 assembled = assemble(measured, verdict.reasons)
         except FrameError as error:
             named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
@@ -109,7 +111,14 @@ class Pipeline:
         finally:
             self.backend.release(slot)
         return Result(
-            frame, mask, assembled.measurements, assembled.status, assembled.reasons, verdict, _age_ms(frame), stages.stages_ms
+            frame,
+            mask,
+            assembled.measurements,
+            assembled.status,
+            assembled.reasons,
+            verdict,
+            _age_ms(frame),
+            stages.stages_ms,
         )
 
     def close(self) -> None:
@@ -119,7 +128,9 @@ class Pipeline:
 def unusable(frame: Frame | BadFrame, error: FrameError, stages_ms: dict[str, float] | None = None) -> Result:
     """The withheld result of a frame that gave no answer."""
     verdict = Verdict(score=0, hint=Hint.NO_SIGNAL, reasons=(error.reason,))
-    return Result(frame, None, (), Status.WITHHELD, (error.reason,), verdict, _age_ms(frame), stages_ms or {}, error)
+    return Result(
+        frame, None, (), Status.WITHHELD, (error.reason,), verdict, _age_ms(frame), stages_ms or {}, error
+    )
 
 
 def _as_grey(grid: NDArray[Any], scale: float | None) -> NDArray[np.uint8]:
@@ -139,7 +150,9 @@ def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
     interval, limits = manifest.interval, manifest.limits
     if interval is None:
         return MeasureSettings(
-            plane_confirmed=plane_confirmed, spacing_range_mm=limits.spacing_mm, min_ellipse_iou=limits.min_ellipse_iou
+            plane_confirmed=plane_confirmed,
+            spacing_range_mm=limits.spacing_mm,
+            min_ellipse_iou=limits.min_ellipse_iou,
         )
     return MeasureSettings(
         plane_confirmed=plane_confirmed,
@@ -158,7 +171,9 @@ def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = Fa
     manifest = model.manifest
     wanted, labels = labels_of(manifest.anatomy), manifest.output.labels or ()
     if wanted and set(wanted) - set(labels):
-        raise ConfigError(f"model {manifest.name}: anatomy {manifest.anatomy} needs the labels {wanted}, [output] has {labels}")
+        raise ConfigError(
+            f"model {manifest.name}: anatomy {manifest.anatomy} needs the labels {wanted}, [output] has {labels}"
+        )
     limits = Limits(
         modality=manifest.modality,
         min_presence=manifest.limits.min_presence,

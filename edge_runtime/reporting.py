@@ -1,8 +1,8 @@
 """From results to findings: numbered, committed to the journal, and only then told to anyone.
 
-One thread (the sink of `stream.py`) calls it. Results that arrived while the last commit ran go into the next one
-together (group commit). Under `every` each frame is a finding; under `newest` a finding is a capture, and a stream that
-ends without one reports its last frame.
+One thread (the sink of `stream.py`) calls it. Results that arrived while the last commit ran go into the
+next one together (group commit). Under `every` each frame is a finding; under `newest` a finding is a
+capture, and a stream that ends without one reports its last frame.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class FindingMaker:
             exam_id=exam_id,
             model=self.model,
             source=SourceUsed(
-                kind=origin.kind, study_uid_pseudonym=study, frame_ids=(result.frame.frame_id,), name=origin.name
+                kind=origin.kind,
+                study_uid_pseudonym=study,
+                frame_ids=(result.frame.frame_id,),
+                name=origin.name,
             ),
             created_at=stamp.created_at,
             clock=stamp.clock,
@@ -73,7 +76,8 @@ class FindingMaker:
             priority=Priority.ROUTINE,  # no shipped model can raise it
             masks=() if mask is None else mask_records(mask),
             timing=Timing(
-                age_ms=round(result.age_ms, 3), stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()}
+                age_ms=round(result.age_ms, 3),
+                stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()},
             ),
         )
 
@@ -149,7 +153,9 @@ class Reporter:
         if self.policy == "every":
             return Kind.FRAME
         self._last = result
-        fires = self._auto.see(result.measurements, result.status, result.verdict.score, result.frame.captured_ns)
+        fires = self._auto.see(
+            result.measurements, result.status, result.verdict.score, result.frame.captured_ns
+        )
         return Kind.AUTO_CAPTURE if fires else None
 
     def _add(self, batch: Batch, result: Result, kind: Kind) -> tuple[Finding, bytes]:

@@ -2,9 +2,10 @@
 
     source thread --(newest slot | short queue)--> inference thread --(short queue)--> sink thread
 
-Under `newest` the source keeps its own pace and never waits: a frame that nobody took is replaced by the next and counted
-as dropped. Under `every` the source waits. offered = processed + dropped exactly. However a thread ends, the others
-finish what they hold and the caller gets the cause; a stop leaves everything that was reported on disk.
+Under `newest` the source keeps its own pace and never waits: a frame that nobody took is replaced by the
+next and counted as dropped. Under `every` the source waits. offered = processed + dropped exactly. However
+a thread ends, the others finish what they hold and the caller gets the cause; a stop leaves everything that
+was reported on disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+
 from edge_runtime import clock
+from edge_runtime.errors import EdgeError
 from edge_runtime.frames.slot import Handover, LatestSlot, Mailbox, pump
 from edge_runtime.frames.source import Source
 from edge_runtime.pipeline import InFlight, Pipeline, Result, unusable
@@ -22,7 +25,9 @@ from edge_runtime.reporting import Policy, Reporter
 from edge_runtime.telemetry import Counters
 from edge_runtime.types import BadFrame, Frame
 
-SWITCH_INTERVAL_S = 0.0005  # of the interpreter: with its 5 ms a busy sink held each inference up by that much
+SWITCH_INTERVAL_S = (
+    0.0005  # of the interpreter: with its 5 ms a busy sink held each inference up by that much
+)
 QUEUE = 2  # frames between source and inference under `every`
 RESULTS = 64  # results between inference and sink: what one slow fsync may hold up
 GROUP = 64  # findings in one commit
@@ -48,7 +53,9 @@ class Stream:
         frames: Mailbox[Frame | BadFrame] = LatestSlot() if self.policy == "newest" else Handover(QUEUE)
         results: Mailbox[Result] = Handover(RESULTS)
         source = threading.Thread(target=pump, args=(self._due(), frames), name="source", daemon=True)
-        inference = threading.Thread(target=self._infer, args=(frames, results), name="inference", daemon=True)
+        inference = threading.Thread(
+            target=self._infer, args=(frames, results), name="inference", daemon=True
+        )
         sink = threading.Thread(target=self._sink, args=(results,), name="sink", daemon=True)
         switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -91,24 +98,35 @@ class Stream:
             results.close(error)
 
     def _analyse(self, frames: Mailbox[Frame | BadFrame], results: Mailbox[Result]) -> None:
-        """Frames to results, in order. Under `every` the next frames are prepared while one is computed; under `newest`
-        a frame is taken only when it can run at once, so that it is as new as can be."""
+        """Frames to results, in order. Under `every` the next frames are prepared while one is computed;
+        under `newest` a frame is taken only when it can run at once, so that it is as new as can be.
+        """
         depth = 1 if self.policy == "newest" else len(self.pipeline.backend.slots)
         flying: deque[InFlight] = deque()
+        while (frame := self._next(frames, flying, results)) is not None:
+            if isinstance(frame, BadFrame):
+                self._land(flying, results, 0)
+                results.put(unusable(frame, frame.error))
+                continue
+            flying.append(self.pipeline.start(frame))
+            if not self._land(flying, results, depth - 1):
+                return
+        self._land(flying, results, 0)
+
+    def _next(
+        self, frames: Mailbox[Frame | BadFrame], flying: deque[InFlight], results: Mailbox[Result]
+    ) -> Frame | BadFrame | None:
+        """The next frame. When the source was lost, what was begun is finished before its error goes on."""
         try:
-            while (frame := frames.get()) is not None:
-                if isinstance(frame, BadFrame):
-                    self._land(flying, results, 0)
-                    results.put(unusable(frame, frame.error))
-                    continue
-                flying.append(self.pipeline.start(frame))
-                if not self._land(flying, results, depth - 1):
-                    return
-        finally:  # also when the source was lost: what was begun is finished
+            return frames.get()
+        except EdgeError:
             self._land(flying, results, 0)
+            raise
 
     def _land(self, flying: deque[InFlight], results: Mailbox[Result], left: int) -> bool:
-        """Finishes frames, oldest first, until `left` are being computed; False when nobody takes results any more."""
+        """Finishes frames, oldest first, until `left` are being computed; False when nobody takes results
+        any more.
+        """
         wanted = True
         while len(flying) > left:
             wanted = results.put(self.pipeline.finish(flying.popleft()))

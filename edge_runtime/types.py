@@ -1,10 +1,11 @@
 """What flows through the runtime: frames in, a mask on the model's grid, measurements, a finding out.
 
-Everything is frozen and checked where it is made; units are in the names. Images are plain dataclasses around
-numpy arrays; what leaves the process (`Finding` and its parts) is msgspec, so that one declaration is the type, the
-decoder's check and the JSON Schema (`schema/finding.json`).
+Everything is frozen and checked where it is made; units are in the names. Images are plain dataclasses
+around numpy arrays; what leaves the process (`Finding` and its parts) is msgspec, so that one declaration
+is the type, the decoder's check and the JSON Schema (`schema/finding.json`).
 
-Pixel coordinates are (x, y) with the centre of the first pixel at (0, 0), so pixel k covers k - 0.5 to k + 0.5.
+Pixel coordinates are (x, y) with the centre of the first pixel at (0, 0), so pixel k covers k - 0.5 to k +
+0.5.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What all frames of one file, cine or stream share. `study_uid`, `subject` and `name` never leave as they are."""
+    """What all frames of one file, cine or stream share. `study_uid`, `subject` and `name` never leave as
+    they are.
+    """
 
     kind: SourceKind
     name: str  # file name or URI, for people at this machine
@@ -85,8 +88,8 @@ class Origin:
 class Frame:
     """One image as a person would see it: 8-bit grey, polarity right, LUTs applied.
 
-    The consumer may keep `pixels` until it asks the source for the frame after next; sources never write into an
-    array that they have handed out.
+    The consumer may keep `pixels` until it asks the source for the frame after next; sources never write
+    into an array that they have handed out.
     """
 
     pixels: NDArray[np.uint8]  # (H, W), 0 black
@@ -113,7 +116,10 @@ def check_image_size(size_hw: tuple[int, ...], where: str) -> None:
     """Raises FrameError for an image that no source may hand out; call it on a header, before decoding."""
     height, width = size_hw[:2]
     if min(height, width) < MIN_SIDE_PX:
-        raise FrameError(f"{where}: image {width}x{height} is smaller than {MIN_SIDE_PX} pixels a side", Reason.IMAGE_TOO_SMALL)
+        raise FrameError(
+            f"{where}: image {width}x{height} is smaller than {MIN_SIDE_PX} pixels a side",
+            Reason.IMAGE_TOO_SMALL,
+        )
     if height * width > MAX_PIXELS:
         raise FrameError(
             f"{where}: image {width}x{height} is larger than {MAX_PIXELS // 1_000_000} million pixels; scale it down first",
@@ -123,7 +129,9 @@ def check_image_size(size_hw: tuple[int, ...], where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BadFrame:
-    """A frame that could not be had. It is offered and processed like any other and ends as a withheld finding."""
+    """A frame that could not be had. It is offered and processed like any other and ends as a withheld
+    finding.
+    """
 
     index: int
     captured_ns: int
@@ -172,7 +180,9 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.grid_hw or self.labels.dtype != np.uint8:
-            raise ValueError(f"mask: want {self.geometry.grid_hw} uint8, got {self.labels.shape} {self.labels.dtype}")
+            raise ValueError(
+                f"mask: want {self.geometry.grid_hw} uint8, got {self.labels.shape} {self.labels.dtype}"
+            )
 
     def of(self, name: str) -> NDArray[np.bool_]:
         """The pixels of one name, (h, w)."""
@@ -191,14 +201,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """A part of a finding. Unknown keys are ignored when read: a minor version may add some."""
 
 
-class Code(Record):
+class Code(Record, frozen=True):
     """A term of a published code system, for example LOINC 11984-2."""
 
     system: str
     value: str
 
 
-class SpacingUsed(Record):
+class SpacingUsed(Record, frozen=True):
     """The spacing a value was computed with."""
 
     row_mm: float
@@ -206,7 +216,7 @@ class SpacingUsed(Record):
     source: SpacingSource
 
 
-class Measurement(Record):
+class Measurement(Record, frozen=True):
     """One value with all that is needed to judge it. `value` and `interval` are null when it is withheld."""
 
     name: MeasurementName
@@ -221,12 +231,14 @@ class Measurement(Record):
 
     def __post_init__(self) -> None:
         if (self.value is None) != (self.status is Status.WITHHELD):
-            raise ValueError(f"{self.name.value}: a value is null when and only when it is withheld, got {self.value} {self.status.value}")
+            raise ValueError(
+                f"{self.name.value}: a value is null when and only when it is withheld, got {self.value} {self.status.value}"
+            )
         if self.unit in ("mm", "mm2", "cm2") and self.spacing is None and self.value is not None:
             raise ValueError(f"{self.name.value}: no {self.unit} without the spacing it was computed with")
 
 
-class ModelUsed(Record):
+class ModelUsed(Record, frozen=True):
     name: str
     version: str
     sha256: Sha256  # of the manifest, model.toml, which names every artefact by its own digest
@@ -235,7 +247,7 @@ class ModelUsed(Record):
     backend: str
 
 
-class SourceUsed(Record):
+class SourceUsed(Record, frozen=True):
     """`name` is for people at this machine: `sync/wire.py` removes it from what is sent."""
 
     kind: SourceKind
@@ -244,7 +256,7 @@ class SourceUsed(Record):
     name: str | None = None
 
 
-class GeometryUsed(Record):
+class GeometryUsed(Record, frozen=True):
     """The way from the mask's grid to image pixels, see `types.Geometry`."""
 
     step_x: float
@@ -253,8 +265,10 @@ class GeometryUsed(Record):
     offset_y: float
 
 
-class MaskRecord(Record):
-    """One label's pixels; `data` (COCO RLE counts) stays on the device, on the wire a mask is its own message."""
+class MaskRecord(Record, frozen=True):
+    """One label's pixels; `data` (COCO RLE counts) stays on the device, on the wire a mask is its own
+    message.
+    """
 
     label: str
     encoding: Literal["coco_rle", "none"]
@@ -264,17 +278,17 @@ class MaskRecord(Record):
     data: str | None = None
 
 
-class Quality(Record):
+class Quality(Record, frozen=True):
     score: Annotated[int, msgspec.Meta(ge=0, le=100)]
     hint: Hint
 
 
-class Timing(Record):
+class Timing(Record, frozen=True):
     age_ms: float  # of the frame when its finding was made
     stages_ms: dict[str, float]
 
 
-class Finding(Record):
+class Finding(Record, frozen=True):
     """A record of what was measured, in which image, by which model, and how far it may be relied on.
 
     Research use only, not a medical device: a size, not a check for abnormality.
@@ -305,7 +319,7 @@ class Finding(Record):
     timing: Timing
 
 
-class ExamEvent(Record):
+class ExamEvent(Record, frozen=True):
     """An exam began or ended; it takes its number from the same sequence as the findings."""
 
     schema_version: str
@@ -323,7 +337,7 @@ class ExamEvent(Record):
     summary: tuple[ExamValue, ...] = ()
 
 
-class ExamValue(Record):
+class ExamValue(Record, frozen=True):
     """An exam's value: the median of its captures with their range."""
 
     name: MeasurementName
@@ -335,7 +349,17 @@ class ExamValue(Record):
 
 
 # What replay must reproduce bit for bit: no id, time or number that a second run makes anew.
-CANONICAL_FIELDS = ("schema_version", "model", "source", "measurements", "confidence", "quality", "status", "reasons", "masks")
+CANONICAL_FIELDS = (
+    "schema_version",
+    "model",
+    "source",
+    "measurements",
+    "confidence",
+    "quality",
+    "status",
+    "reasons",
+    "masks",
+)
 
 _encode = msgspec.json.Encoder(order="deterministic")
 

@@ -1,12 +1,13 @@
-"""`edge-runtime bench`: how fast this machine is, end to end, against the bare backend in interleaved rounds.
+"""`edge-runtime bench`: how fast this machine is, end to end, against the bare backend in interleaved
+rounds.
 
 single-stream  one frame at a time, frame in memory to finding; latency is its time
 stream         frames at `--fps` (30), newest wins; latency is the age of each result
 offline        as fast as the pipeline takes them, every frame a committed finding; latency is the age in the queues
 overload       twice as many frames as one-at-a-time could take, newest wins
 
-`bare` is the backend alone, its input already in the slot. Rounds alternate and medians are quoted: the machine may be
-busy with something else.
+`bare` is the backend alone, its input already in the slot. Rounds alternate and medians are quoted: the
+machine may be busy with something else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import frame_id, open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
-from edge_runtime.pipeline import Pipeline, build_pipeline
+from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, Policy, Reporter, model_used
 from edge_runtime.stream import Stream
 from edge_runtime.sync.journal import Journal, Stamp
@@ -120,7 +121,9 @@ class LoopedFrames:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -155,10 +158,19 @@ class _Bench:
     """The rounds of one scenario, and what was counted in them."""
 
     def __init__(
-        self, pipeline: Pipeline, pictures: list[Frame], scenario: str, offered_fps: float | None, per_round: int
+        self,
+        pipeline: Pipeline,
+        pictures: list[Frame],
+        scenario: str,
+        offered_fps: float | None,
+        per_round: int,
     ) -> None:
         self._pipeline, self._pictures, self._scenario = pipeline, pictures, scenario
         self._offered_fps, self._per_round = offered_fps, per_round
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begins to count anew."""
         self._latency_ms: list[float] = []
         self._stages_ms: dict[str, list[float]] = {}
         self._fps: list[float] = []
@@ -169,7 +181,7 @@ class _Bench:
 
     def report(self) -> BenchReport:
         self._scenario_round()  # warms files, threads and caches; not counted
-        self.__init__(self._pipeline, self._pictures, self._scenario, self._offered_fps, self._per_round)  # type: ignore[misc]
+        self._forget()
         start_mb = rss_mb()
         for _ in range(ROUNDS):
             self._bare_round()
@@ -254,12 +266,16 @@ class _Bench:
                 policy=policy,
                 counters=counters,
                 paced=policy == "newest",
-                on_result=lambda result: (self._latency_ms.append(result.age_ms), self._add_stages(result.stages_ms))[0],
+                on_result=self._note,
             )
             stream.run()
             journal.close()
         for name in ("offered", "processed", "dropped"):
             setattr(self._counted, name, getattr(self._counted, name) + getattr(counters, name))
+
+    def _note(self, result: Result) -> None:
+        self._latency_ms.append(result.age_ms)
+        self._add_stages(result.stages_ms)
 
     def _add_stages(self, stages_ms: dict[str, float]) -> None:
         for name, spent in stages_ms.items():

@@ -21,7 +21,17 @@ from edge_runtime.infer.backends.contract import infer_once
 from edge_runtime.infer.backends.table import choose_backend, open_backend
 from edge_runtime.infer.model import load_model, shipped_models
 
-NEEDED = ("numpy", "opencv-python-headless", "onnxruntime", "pydicom", "pillow", "pyjpegls", "pylibjpeg-openjpeg", "paho-mqtt", "msgspec")
+NEEDED = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "pydicom",
+    "pillow",
+    "pyjpegls",
+    "pylibjpeg-openjpeg",
+    "paho-mqtt",
+    "msgspec",
+)
 FREE_MB = 200  # of disk: the reserve and some
 
 
@@ -70,7 +80,9 @@ def _packages() -> list[Check]:
             checks.append(Check(name, "broken", "not installed", "pip install edge-runtime"))
     if find_spec("openvino") is None:
         mend = "pip install 'edge-runtime[openvino]'"
-        checks.append(Check("openvino", "lacks", "not installed: inference is 2 to 7 times slower on x86", mend))
+        checks.append(
+            Check("openvino", "lacks", "not installed: inference is 2 to 7 times slower on x86", mend)
+        )
     else:
         checks.append(Check("openvino", "ok", version("openvino")))
     return checks
@@ -116,10 +128,17 @@ def _guarded(name: str, look: Callable[[], str], mend: str) -> Check:
 def _state(state: Path) -> Check:
     nearest = next(path for path in (state, *state.parents) if path.exists())
     if not os.access(nearest, os.W_OK):
-        return Check("state directory", "broken", f"{state} cannot be written", "choose another with --state, or mend its owner")
+        return Check(
+            "state directory",
+            "broken",
+            f"{state} cannot be written",
+            "choose another with --state, or mend its owner",
+        )
     free_mb = shutil.disk_usage(nearest).free >> 20
     if free_mb < FREE_MB:
-        return Check("state directory", "broken", f"{state}: {free_mb} MB free", f"free at least {FREE_MB} MB")
+        return Check(
+            "state directory", "broken", f"{state}: {free_mb} MB free", f"free at least {FREE_MB} MB"
+        )
     return Check("state directory", "ok", f"{state}, {free_mb} MB free")
 
 
@@ -134,7 +153,12 @@ def _clock() -> Check:
     quality = clock.clock_quality()
     if quality.value == "ntp":
         return Check("clock", "ok", "synchronised")
-    return Check("clock", "lacks", f"{quality.value}: findings carry that beside their time", "enable systemd-timesyncd or chrony")
+    return Check(
+        "clock",
+        "lacks",
+        f"{quality.value}: findings carry that beside their time",
+        "enable systemd-timesyncd or chrony",
+    )
 
 
 def _nvidia() -> Check:

@@ -1,8 +1,9 @@
-"""`edge-runtime evaluate`: a model against labelled images, through the same pipeline that runs on the device.
+"""`edge-runtime evaluate`: a model against labelled images, through the same pipeline that runs on the
+device.
 
-The folder holds `images/`, `masks/` (same stem, .png, above 127 is foreground) and `meta.csv`. Dice is at source resolution
-over all images, withheld or not; so is `hc_mm`, the circumference that would have been shown. `hc_reported` is over those
-that were.
+The folder holds `images/`, `masks/` (same stem, .png, above 127 is foreground) and `meta.csv`. Dice is at
+source resolution over all images, withheld or not; so is `hc_mm`, the circumference that would have been
+shown. `hc_reported` is over those that were.
 """
 
 from __future__ import annotations
@@ -138,9 +139,13 @@ def evaluate(
     try:
         for frame, row in labelled(data, subjects):
             result, total_ms = latency.of(frame)
-            truth = read_truth(data / "masks" / f"{Path(frame.origin.name).stem}.png", labels_of(loaded.manifest.anatomy))
+            truth = read_truth(
+                data / "masks" / f"{Path(frame.origin.name).stem}.png", labels_of(loaded.manifest.anatomy)
+            )
             if truth.shape != frame.pixels.shape:
-                raise ConfigError(f"{data}: mask of {frame.origin.name} is {truth.shape}, its image {frame.pixels.shape}")
+                raise ConfigError(
+                    f"{data}: mask of {frame.origin.name} is {truth.shape}, its image {frame.pixels.shape}"
+                )
             scores.latency_ms.append(total_ms)
             scores.infer_ms.append(result.stages_ms["infer"])
             scores.add(result, truth, _number(row.get("hc_mm")))
@@ -180,16 +185,18 @@ def read_meta(path: Path) -> dict[str, dict[str, str]]:
 
 
 def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
-    """The labelled mask (H, W). With two lungs, the part left in the image is the patient's right, the first label."""
+    """The labelled mask (H, W). With two lungs, the part left in the image is the patient's right, the
+    first label.
+    """
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ConfigError(f"{path}: not an image")
-    truth = (mask > 127).astype(np.uint8)
+    truth: NDArray[np.uint8] = (mask > 127).astype(np.uint8)
     if labels[:2] != ("lung_right", "lung_left"):
         return truth
     count, parts, stats, centres = cv2.connectedComponentsWithStats(truth, connectivity=8)
     largest = sorted(range(1, count), key=lambda part: -stats[part, cv2.CC_STAT_AREA])[:2]
-    out = np.zeros_like(truth)
+    out: NDArray[np.uint8] = np.zeros_like(truth)
     for value, part in enumerate(sorted(largest, key=lambda part: centres[part][0]), start=1):
         out[parts == part] = value
     return out
@@ -256,10 +263,15 @@ def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:
             float(np.abs(errors).max()),
             len(errors),
         ),
-        hc_reported=None
-        if not len(errors)
-        else Reported(*([float(mean) for mean in shown.mean(axis=0)] if len(shown) else [None] * 3), images=len(shown)),
+        hc_reported=None if not len(errors) else _reported(shown),
     )
+
+
+def _reported(shown: NDArray[np.float64]) -> Reported:
+    if not len(shown):
+        return Reported(None, None, None, 0)
+    error, covered, width = (float(mean) for mean in shown.mean(axis=0))
+    return Reported(error, covered, width, len(shown))
 
 
 def _percentile(values: list[float], q: float) -> float:

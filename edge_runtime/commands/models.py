@@ -24,7 +24,15 @@ def models() -> list[ModelLine]:
         model = load_model(name)
         manifest = model.manifest
         found.append(
-            ModelLine(name, manifest.version, manifest.anatomy, manifest.modality, manifest.precision.accepted, model.sha256, str(home))
+            ModelLine(
+                name,
+                manifest.version,
+                manifest.anatomy,
+                manifest.modality,
+                manifest.precision.accepted,
+                model.sha256,
+                str(home),
+            )
         )
     return found
 

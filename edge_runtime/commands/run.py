@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.codes import SpacingSource
 from edge_runtime.commands.state import default_state, open_journal
+from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, EdgeError, JournalError
 from edge_runtime.frames.exam import ExamTracker
@@ -85,7 +84,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 def run(options: RunOptions, progress: Callable[[str], None] | None = None) -> RunReport:
     """Runs a source to its end, to `--limit` or to a signal. What was reported is on disk whatever happens.
 
-    Raises ConfigError before anything is written; a source lost on the way and bad frames are told in `problems`.
+    Raises ConfigError before anything is written; a source lost on the way and bad frames are told in
+    `problems`.
     """
     _check(options)
     with ExitStack() as stack:
@@ -132,7 +132,8 @@ def run(options: RunOptions, progress: Callable[[str], None] | None = None) -> R
         )
         problems = _Problems()
         stream.on_result = _listener(problems, pictures, counters, progress)
-        with stopping_on_signals(stream.stop) as stopped:
+        with stop_on_signals() as stopped:
+            stream.stop = stopped
             try:
                 stream.run()
             except JournalError:
@@ -157,7 +158,9 @@ def parse_spacing(text: str | None) -> Spacing | None:
     try:
         row, column = (float(part) for part in text.split(","))
     except ValueError as exc:
-        raise ConfigError(f"--spacing-mm {text!r}: want ROW,COL in mm per pixel, for example 0.154,0.154") from exc
+        raise ConfigError(
+            f"--spacing-mm {text!r}: want ROW,COL in mm per pixel, for example 0.154,0.154"
+        ) from exc
     return Spacing(row, column, SpacingSource.OPERATOR)
 
 
@@ -167,35 +170,17 @@ def open_out(path: str | None) -> Iterator[BinaryIO | None]:
     if path is None:
         yield None
     elif path == "-":
-        with open(1, "wb", closefd=False) as stdout:  # noqa: PTH123 - a descriptor, not a path
+        with open(1, "wb", closefd=False) as stdout:
             yield stdout
     else:
         try:
             file = Path(path).open("wb")  # noqa: SIM115 - closed below
         except OSError as exc:
-            raise ConfigError(f"--out {path}: cannot be written ({exc.strerror}); name a file in an existing folder") from exc
+            raise ConfigError(
+                f"--out {path}: cannot be written ({exc.strerror}); name a file in an existing folder"
+            ) from exc
         with file:
             yield file
-
-
-@contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[threading.Event]:
-    """Within, Ctrl-C and SIGTERM set `stop`; the event it gives says whether one came."""
-    came = threading.Event()
-
-    def on_signal(number: int, frame: Any) -> None:
-        came.set()
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Problems:
@@ -222,7 +207,9 @@ def _listener(
         now_ns = clock.monotonic_ns()
         if progress is not None and now_ns - told_ns > PROGRESS_EVERY_NS:
             told_ns = now_ns
-            progress(f"{counters.processed} frames  {counters.fps():.1f}/s  {counters.findings} findings  {headline(result)}")
+            progress(
+                f"{counters.processed} frames  {counters.fps():.1f}/s  {counters.findings} findings  {headline(result)}"
+            )
 
     return on_result
 
@@ -236,7 +223,12 @@ def headline(result: Result) -> str:
 
 
 def _report(
-    options: RunOptions, counters: Counters, reporter: Reporter, model: Any, stopped: bool, problems: list[str]
+    options: RunOptions,
+    counters: Counters,
+    reporter: Reporter,
+    model: Any,
+    stopped: bool,
+    problems: list[str],
 ) -> RunReport:
     return RunReport(
         offered=counters.offered,
@@ -247,7 +239,9 @@ def _report(
         fps=round(counters.fps(), 2),
         age_ms=Percentiles(counters.age_ms.percentile(50), counters.age_ms.percentile(99)),
         stages_ms={name: series.percentile(50) for name, series in counters.stages_ms.items()},
-        first_finding_s=None if counters.first_finding_ns is None else clock.since_process_start_s(counters.first_finding_ns),
+        first_finding_s=None
+        if counters.first_finding_ns is None
+        else clock.since_process_start_s(counters.first_finding_ns),
         exam_ids=reporter.exam_ids,
         out=options.out,
         model=f"{model.name} {model.version} {model.sha256[:12]}",
@@ -262,7 +256,11 @@ def lines(report: RunReport) -> list[str]:
     """The report for a person."""
     if report.out == "-":
         return []
-    age = f"age p50 {report.age_ms.p50:.1f} ms, p99 {report.age_ms.p99:.1f} ms" if report.age_ms.p50 is not None else "no result"
+    age = (
+        f"age p50 {report.age_ms.p50:.1f} ms, p99 {report.age_ms.p99:.1f} ms"
+        if report.age_ms.p50 is not None
+        else "no result"
+    )
     return [
         f"{report.model}, {report.precision} on {report.backend}",
         f"{report.offered} frames offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s, {age}",

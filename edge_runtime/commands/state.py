@@ -26,7 +26,9 @@ def default_state() -> Path:
 def open_journal(state: Path, config: Config) -> Iterator[Journal]:
     """The journal of `state`, closed at the end. Raises JournalError in one line."""
     limits = config.journal
-    journal = Journal.open(state, quota_bytes=int(limits.quota_mb * MB), reserve_bytes=int(limits.reserve_mb * MB))
+    journal = Journal.open(
+        state, quota_bytes=int(limits.quota_mb * MB), reserve_bytes=int(limits.reserve_mb * MB)
+    )
     try:
         yield journal
     finally:

@@ -116,14 +116,16 @@ def parse(path: Path, file: BinaryIO) -> tuple[Any | None, str]:
 
 def _enter_pixel_data(path: Path, file: BinaryIO, dataset: Any) -> str:
     """The VR of Pixel Data (7FE0,0010), with `file` moved from its tag to its value."""
-    implicit, little = dataset.original_encoding
-    size = 8 if implicit else 12
-    head = file.read(size)
-    if len(head) < size:
+    head = file.read(8)
+    if len(head) < 8:
         raise _unusable(path, "holds no pixel data (it is no image, or was cut off before them)")
-    if struct.unpack("<HH" if little else ">HH", head[:4]) != _PIXEL_DATA:
+    if struct.unpack("<HH" if dataset.original_encoding[1] else ">HH", head[:4]) != _PIXEL_DATA:
         raise _unusable(path, "has no integer pixel data (7FE0,0010)")
-    return "OW" if implicit else head[4:6].decode("ascii", "replace")
+    vr = head[4:6]
+    if vr not in (b"OB", b"OW", b"UN"):
+        return "OW"  # implicit VR; seen by looking, because some files name the other in their header
+    file.seek(4, 1)  # the length: two reserved bytes came before it, PS3.5 7.1.2
+    return vr.decode()
 
 
 def _lift_shared(dataset: Any) -> None:

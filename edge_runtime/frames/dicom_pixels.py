@@ -30,7 +30,7 @@ Grey = NDArray[np.uint8]
 _ITEM = b"\xfe\xff\x00\xe0"
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# what codecs let out on a damaged frame
+# what codecs and look-up tables let out when they are damaged
 _DAMAGE = (
     ValueError,
     RuntimeError,
@@ -215,7 +215,7 @@ class Display:
                     return
                 values = np.asarray(apply_modality_lut(wide.view(stored.dtype), self._dataset), np.float64)
                 level = self._grey_level(values, stored)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError) as exc:
+        except _DAMAGE as exc:
             raise FrameError(
                 f"{self._name}: its look-up table or window is not valid", Reason.FRAME_UNREADABLE
             ) from exc
@@ -227,9 +227,8 @@ class Display:
         dataset = self._dataset
         if tables := dataset.get("VOILUTSequence"):
             bits = int(tables[0].LUTDescriptor[2])
-            return np.asarray(apply_voi(np.rint(values).astype(np.int64), dataset), np.float64) / (
-                2**bits - 1
-            )
+            shown = np.asarray(apply_voi(np.rint(values).astype(np.int64), dataset), np.float64)
+            return shown / (2.0**bits - 1.0)
         centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
         if centers not in (None, "") and widths not in (None, ""):
             center, width = float(np.atleast_1d(centers)[0]), float(np.atleast_1d(widths)[0])
@@ -239,7 +238,8 @@ class Display:
             low, high = values[0], values[(1 << self._bits()) - 1]
         else:
             low, high = np.percentile(values[unsigned[::4, ::4]], (0.1, 99.9))
-        return (values - low) / max(high - low, 1e-9)
+        level: NDArray[np.float64] = (values - low) / max(float(high - low), 1e-9)
+        return level
 
 
 def window_level(
@@ -254,7 +254,8 @@ def window_level(
     if function == "LINEAR_EXACT" and width > 0:
         return (values - center) / width + 0.5
     if function == "SIGMOID" and width > 0:
-        return 1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))
+        shown: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))
+        return shown
     raise ValueError(f"window {center:g}/{width:g} {function}")
 
 

@@ -446,7 +446,8 @@ def _noise(spec: PhantomSpec, index: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng((spec.seed, index))
     noise = rng.standard_normal((spec.height, spec.width), dtype=np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), sigmaX=1.6, sigmaY=1.1)
-    return np.clip(90 + 110 * blurred, 0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.clip(90 + 110 * blurred, 0, 255).astype(np.uint8)
+    return grey
 
 
 def _text(spec: PhantomSpec, index: int) -> NDArray[np.uint8]:

@@ -1,7 +1,9 @@
-"""A model as a directory: `model.toml` and the ONNX files it names. The only source of names, shapes and limits.
+"""A model as a directory: `model.toml` and the ONNX files it names. The only source of names, shapes and
+limits.
 
-A shipped model is found by its name, from a wheel and from a checkout alike; any other by its directory. A stranger's
-directory needs `model.onnx` and a `model.toml` of one line (`name = "..."`); the rest is read off the graph.
+A shipped model is found by its name, from a wheel and from a checkout alike; any other by its directory. A
+stranger's directory needs `model.onnx` and a `model.toml` of one line (`name = "..."`); the rest is read
+off the graph.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MODEL_HOMES = (PACKAGE / "models", PACKAGE.parent / "models")  # in a wheel, in a checkout
 
 
-class Artifact(Table):
+class Artifact(Table, frozen=True):
     file: str
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None  # None: not checked, only reported
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = (
+        None  # None: not checked, only reported
+    )
 
 
-class InputSpec(Table):
+class InputSpec(Table, frozen=True):
     name: str | None = None  # None: the graph's only input
     grid_hw: tuple[int, int] | None = None  # None: the graph's own
     dtype: Literal["uint8", "float32"] | None = None
@@ -35,14 +39,16 @@ class InputSpec(Table):
     fit: Literal["letterbox", "stretch"] = "letterbox"
 
 
-class OutputSpec(Table):
+class OutputSpec(Table, frozen=True):
     mask: str | None = None  # None: the graph's first output
-    activation: Literal["none", "sigmoid", "softmax"] = "none"  # what is still to be applied to get probabilities
+    activation: Literal["none", "sigmoid", "softmax"] = (
+        "none"  # what is still to be applied to get probabilities
+    )
     labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
     presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
 
 
-class LimitSpec(Table):
+class LimitSpec(Table, frozen=True):
     """Outside of these the model's word is withheld."""
 
     spacing_mm: tuple[float, float] | None = None
@@ -51,28 +57,28 @@ class LimitSpec(Table):
     min_ellipse_iou: float = 0.0
 
 
-class HalfWidth(Table):
+class HalfWidth(Table, frozen=True):
     """Half an interval: the larger of the two."""
 
     absolute_mm: float = 0.0
     relative: float = 0.0
 
 
-class IntervalSpec(Table):
+class IntervalSpec(Table, frozen=True):
     """Split-conformal half-widths by measurement, from exams that neither trained nor tuned the model."""
 
     coverage: float = 0.9
     exams: int = 0
-    half_width: dict[str, HalfWidth] = {}
+    half_width: dict[str, HalfWidth] = msgspec.field(default_factory=dict)
 
 
-class PrecisionSpec(Table):
+class PrecisionSpec(Table, frozen=True):
     """Precisions that were measured to agree with fp32 on masks and millimetres; `auto` chooses among them."""
 
     accepted: tuple[Precision, ...] = ("fp32",)
 
 
-class Manifest(Table):
+class Manifest(Table, frozen=True):
     """The schema of `model.toml`."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,64}$")]
@@ -98,7 +104,8 @@ class Model:
     sha256: str  # of model.toml
 
     def artifact(self, precision: Precision) -> tuple[Path, str]:
-        """The ONNX file that `precision` starts from and its digest. Raises ConfigError if it is not what was named.
+        """The ONNX file that `precision` starts from and its digest. Raises ConfigError if it is not what
+        was named.
 
         bf16 and fp16 are ways to run the fp32 file unless the model brings a file of their own.
         """
@@ -107,14 +114,18 @@ class Model:
             named = self.manifest.artifacts.get("fp32")
         if named is None:
             have = ", ".join(self.manifest.artifacts)
-            raise ConfigError(f"model {self.manifest.name}: has no {precision} artefact, only {have}; choose one of these")
+            raise ConfigError(
+                f"model {self.manifest.name}: has no {precision} artefact, only {have}; choose one of these"
+            )
         path = self.home / named.file
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as exc:
             raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
         if named.sha256 is not None and named.sha256 != digest:
-            raise ConfigError(f"{path}: sha256 is {digest[:12]}..., model.toml says {named.sha256[:12]}...; restore the file")
+            raise ConfigError(
+                f"{path}: sha256 is {digest[:12]}..., model.toml says {named.sha256[:12]}...; restore the file"
+            )
         return path, digest
 
 
@@ -133,6 +144,8 @@ def load_model(name_or_dir: str) -> Model:
     path = home / "model.toml"
     if not path.is_file():
         known = ", ".join(shipped_models()) or "none"
-        raise ConfigError(f"model {name_or_dir!r}: neither a shipped model ({known}) nor a directory with a model.toml")
+        raise ConfigError(
+            f"model {name_or_dir!r}: neither a shipped model ({known}) nor a directory with a model.toml"
+        )
     manifest = read_toml(path, Manifest)
     return Model(home=home, manifest=manifest, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

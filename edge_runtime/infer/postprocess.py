@@ -1,8 +1,9 @@
 """From a model's outputs to a clean mask on its own grid, with the confidence in it. Knows no millimetres.
 
-Per label: the largest connected part with its holes filled; what was left out is said, not hidden. Confidence is the Soft
-Dice Confidence 2 sum(p y) / (sum p + sum y) over the probabilities p and the decided pixels y (Borges et al.,
-arXiv 2402.10665), taken before cleaning: a second head beside the first costs confidence.
+Per label: the largest connected part with its holes filled; what was left out is said, not hidden.
+Confidence is the Soft Dice Confidence 2 sum(p y) / (sum p + sum y) over the probabilities p and the decided
+pixels y (Borges et al., arXiv 2402.10665), taken before cleaning: a second head beside the first costs
+confidence.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Postprocess:
         presence = 1.0 if self.presence is None else float(outputs[self.presence].flat[0])
         total = float(probabilities.sum(dtype=np.float32))
         if not (np.isfinite(total) and np.isfinite(presence)):
-            raise FrameError("the model gave values that are not finite (NaN or infinity)", Reason.MODEL_OUTPUT_INVALID)
+            raise FrameError(
+                "the model gave values that are not finite (NaN or infinity)", Reason.MODEL_OUTPUT_INVALID
+            )
         labels = decide(probabilities)
         _clear_padding(labels, geometry)
         foreground = probabilities[-len(self.names) :]
@@ -49,14 +52,18 @@ class Postprocess:
             part = cv2.compare(labels, value, cv2.CMP_EQ)  # 0 or 255
             count = cv2.countNonZero(part)
             confidence.append(soft_dice(channel, part, count))
-            discarded.append(_keep_largest(labels, part, value, count) if self.keep_largest and count else 0.0)
-        return Mask(labels, self.names, geometry, tuple(confidence), tuple(discarded), min(max(presence, 0.0), 1.0))
+            discarded.append(
+                _keep_largest(labels, part, value, count) if self.keep_largest and count else 0.0
+            )
+        return Mask(
+            labels, self.names, geometry, tuple(confidence), tuple(discarded), min(max(presence, 0.0), 1.0)
+        )
 
 
 def activate(scores: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     """Probabilities (channels, h, w) of `scores`, which already are some with activation `none`."""
     if activation == "sigmoid":
-        squashed: NDArray[np.float32] = 1 / (1 + np.exp(-scores))
+        squashed: NDArray[np.float32] = np.reciprocal(1 + np.exp(-scores))
         return squashed
     if activation == "softmax":
         raised = np.exp(scores - scores.max(axis=0))
@@ -66,9 +73,12 @@ def activate(scores: NDArray[np.float32], activation: Activation) -> NDArray[np.
 
 
 def decide(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The label of each pixel, (h, w): above one half for one channel, else the largest, the first of equals."""
+    """The label of each pixel, (h, w): above one half for one channel, else the largest, the first of
+    equals.
+    """
     if len(probabilities) == 1:
-        return (probabilities[0] > 0.5).view(np.uint8)
+        above: NDArray[np.uint8] = (probabilities[0] > 0.5).view(np.uint8)
+        return above
     best = probabilities[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for value, channel in enumerate(probabilities[1:], start=1):
@@ -96,7 +106,9 @@ def _clear_padding(labels: NDArray[np.uint8], geometry: Geometry) -> None:
 
 
 def _keep_largest(labels: NDArray[np.uint8], part: NDArray[np.uint8], value: int, count: int) -> float:
-    """Leaves the largest part of `value` in `labels`, filled; returns the share of `count` pixels that went."""
+    """Leaves the largest part of `value` in `labels`, filled; returns the share of `count` pixels that
+    went.
+    """
     contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(contours, key=lambda contour: (cv2.contourArea(contour), len(contour)))
     filled = np.zeros_like(part)
@@ -115,12 +127,18 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
     mask = spec.mask or next(iter(outputs))
     for name in filter(None, (mask, spec.presence)):
         if name not in outputs:
-            raise BackendError(f"{model.home}: no output {name!r}, the graph has {', '.join(outputs)}; see [output] in model.toml")
+            raise BackendError(
+                f"{model.home}: no output {name!r}, the graph has {', '.join(outputs)}; see [output] in model.toml"
+            )
     shape, grid = outputs[mask], backend.slots[0].input.shape[2:]
     if len(shape) != 4 or shape[0] != 1 or shape[2:] != grid:
-        raise BackendError(f"{model.home}: output {mask!r} is {shape}, want (1, channels, {grid[0]}, {grid[1]})")
+        raise BackendError(
+            f"{model.home}: output {mask!r} is {shape}, want (1, channels, {grid[0]}, {grid[1]})"
+        )
     classes = max(1, shape[1] - 1)
     names = spec.labels or tuple(f"class_{k}" for k in range(1, classes + 1))
     if len(names) != classes:
-        raise BackendError(f"{model.home}: output {mask!r} has {shape[1]} channels, want {len(names)} labels and a background")
+        raise BackendError(
+            f"{model.home}: output {mask!r} has {shape[1]} channels, want {len(names)} labels and a background"
+        )
     return Postprocess(mask, spec.activation, names, spec.presence, model.manifest.anatomy != "mask_only")

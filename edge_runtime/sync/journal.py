@@ -37,8 +37,8 @@ from edge_runtime.types import ExamEvent, Finding
 __all__ = ["Batch", "Journal", "Stamp", "open_db"]
 
 DEFAULT_RESERVE_BYTES = 64 * 2**20
-EVICT_ROWS = 200  # per step: about 1 ms
-_EVICT_SHARE = 20  # a full quota gives up a twentieth at once, so that it is rarely asked
+EVICT_ROWS = 16  # per step; a full quota gives up a hundredth at once, so that it is rarely asked
+_SLACK_BYTES = 64 * 2**10  # a transaction's pages beyond its rows: index nodes, the outbox, half-full pages
 _RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
 
 _Row = tuple[int, str, str, str, str, bytes]
@@ -197,7 +197,7 @@ class Journal:
                 self._db.close()
                 self._db = self._set_aside(exc)
             else:
-                self._make_room(exc)
+                self._make_room(exc, 0)
         try:
             return self._begin_once()
         except sqlite3.Error as exc:
@@ -218,7 +218,7 @@ class Journal:
             return
         except sqlite3.Error as exc:
             self._rollback()
-            self._make_room(exc)
+            self._make_room(exc, 2 * sum(len(row[-1]) for row in batch.rows))
         try:
             if self._begin_once() != batch.rows[0][0]:
                 raise sqlite3.OperationalError(
@@ -260,12 +260,13 @@ class Journal:
                 " quota; end the program that has findings.db open"
             )
 
-    def _make_room(self, exc: sqlite3.Error) -> None:
+    def _make_room(self, exc: sqlite3.Error, wanted_bytes: int) -> None:
         """Finds room for one more try, or raises: delivered findings go before the reserve does."""
         if not database.is_full(exc):
             raise database.journal_error(self.state_dir, exc) from exc
-        if self._quota_is_full():
-            if self._evict():
+        wanted = (wanted_bytes + _SLACK_BYTES) // database.PAGE_BYTES
+        if self._quota_is_full(wanted):
+            if self._evict(wanted + self._quota_bytes // 100 // database.PAGE_BYTES):
                 return
             raise JournalError(
                 f"NOT RECORDING: state directory {self.state_dir}: the quota of {self._quota_bytes / 2**20:.0f} MB is full"
@@ -283,9 +284,9 @@ class Journal:
         size = f"{self._reserve.size_bytes >> 20} MB"
         self.notices.append(f"{self.state_dir}: the disk is full; findings now use the reserve of {size}")
 
-    def _quota_is_full(self) -> bool:
+    def _quota_is_full(self, wanted_pages: int) -> bool:
         try:
-            return self._free_pages() * database.PAGE_BYTES < self._quota_bytes // (2 * _EVICT_SHARE)
+            return self._free_pages() < wanted_pages
         except sqlite3.Error:  # not even readable: then it is the disk
             return False
 
@@ -298,21 +299,24 @@ class Journal:
         )
         return int(most - used + free)
 
-    def _evict(self) -> bool:
-        """Removes the oldest delivered records until a twentieth of the quota is free; False if there are none."""
-        enough = self._quota_bytes // _EVICT_SHARE // database.PAGE_BYTES
+    def _evict(self, wanted_pages: int) -> bool:
+        """Removes the oldest delivered records until that many pages are free; False if there are none to remove."""
         evicted = 0
         try:
-            while self._free_pages() < enough:
+            self._db.execute("BEGIN IMMEDIATE")
+            while self._free_pages() < wanted_pages:
                 done = self._db.execute(
-                    "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE seq NOT IN (SELECT seq FROM outbox)"
+                    "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal"
+                    " WHERE seq NOT IN (SELECT seq FROM outbox)"
                     " AND seq NOT IN (SELECT seq FROM dead) ORDER BY seq LIMIT ?)",
                     (EVICT_ROWS,),
                 ).rowcount
                 if done == 0:
                     break
                 evicted += done
+            self._db.execute("COMMIT")
         except sqlite3.Error as exc:
+            self._rollback()
             raise database.journal_error(self.state_dir, exc) from exc
         return evicted > 0
 

@@ -43,7 +43,19 @@ class Tls:
                 context.load_cert_chain(self.cert, self.key)
         except (ssl.SSLError, OSError) as exc:
             raise ConfigError(f"TLS files {self.ca}, {self.cert}, {self.key}: {exc}") from exc
+        context.sslsocket_class = _Socket
         return context
+
+
+class _Socket(ssl.SSLSocket):
+    """Closes itself when its handshake fails: paho forgets it then and leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""What every backend promises, over all of them: slots, results, refusals; and how far they agree, in pixels and mm."""
+"""What every backend promises, over all of them: slots, results, refusals; and how far they agree, in
+pixels and mm.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ BACKENDS = [
     "null",
     "onnxruntime",
     pytest.param(
-        "openvino", marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+        "openvino",
+        marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
     ),
 ]
 AGREE_PIXELS = 0.002  # share of the grid that may flip between two libraries at the same precision
@@ -97,7 +100,12 @@ def test_a_slot_belongs_to_one_caller_at_a_time(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", [np.zeros((1, 1, 10, 10), np.uint8), np.zeros((1, 1, 192, 288), np.float32), np.zeros((192, 288), np.uint8)]
+    "tensor",
+    [
+        np.zeros((1, 1, 10, 10), np.uint8),
+        np.zeros((1, 1, 192, 288), np.float32),
+        np.zeros((192, 288), np.uint8),
+    ],
 )
 def test_a_tensor_of_another_shape_or_dtype_is_refused(backend: Backend, tensor: NDArray[np.generic]) -> None:
     with pytest.raises(BackendError, match="model input: want"):
@@ -118,7 +126,9 @@ def test_what_really_runs_is_reported(backend: Backend) -> None:
     assert backend.device
 
 
-def through(model: Model, name: str, precision: str, frames: list[Frame]) -> tuple[list[NDArray[np.uint8]], list[float]]:
+def through(
+    model: Model, name: str, precision: str, frames: list[Frame]
+) -> tuple[list[NDArray[np.uint8]], list[float]]:
     pipeline = build_pipeline(model, open_backend(model, name, precision))
     try:
         results = [pipeline.step(frame) for frame in frames]
@@ -126,7 +136,9 @@ def through(model: Model, name: str, precision: str, frames: list[Frame]) -> tup
         pipeline.close()
     masks = [result.mask for result in results if result.mask is not None]
     spacings = [frame.spacing for frame in frames if frame.spacing is not None]
-    lengths = [head_circumference_mm(mask, spacing) or 0.0 for mask, spacing in zip(masks, spacings, strict=True)]
+    lengths = [
+        head_circumference_mm(mask, spacing) or 0.0 for mask, spacing in zip(masks, spacings, strict=True)
+    ]
     return [mask.labels for mask in masks], lengths
 
 
@@ -155,7 +167,9 @@ def test_an_unknown_or_missing_backend_is_named() -> None:
 # ---------------------------------------------------------------- strangers' models
 
 
-def stranger(folder: Path, shape: list[int | str], body: Callable[[], list[onnx.NodeProto]], out: list[int | str]) -> Model:
+def stranger(
+    folder: Path, shape: list[int | str], body: Callable[[], list[onnx.NodeProto]], out: list[int | str]
+) -> Model:
     """A float model of two channels in `folder`, with a manifest of one line."""
     weights = numpy_helper.from_array(np.array([[[[-1.0]]], [[[1.0]]]], np.float32), "w")
     graph = helper.make_graph(
@@ -165,7 +179,10 @@ def stranger(folder: Path, shape: list[int | str], body: Callable[[], list[onnx.
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)],
         [weights],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        folder / "model.onnx",
+    )
     (folder / "model.toml").write_text('name = "stranger"\n')
     return load_model(str(folder))
 

@@ -42,6 +42,8 @@ def test_each_hazard_names_a_test_that_exists(row: dict[str, str]) -> None:
     for test in row["test"].split(" "):
         path, _, name = test.partition("::")
         functions = {
-            node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.FunctionDef)
+            node.name
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if isinstance(node, ast.FunctionDef)
         }
         assert name in functions, f"{row['id']}: {test} does not exist"

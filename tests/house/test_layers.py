@@ -54,13 +54,20 @@ def test_a_part_imports_only_from_rows_below(part: str) -> None:
         f"{path.relative_to(ROOT)} imports {other}"
         for path in modules(part)
         for other in imported_parts(path)
-        if other in ROW_OF and other != part and ROW_OF[other] <= ROW_OF[part] and (part, other) not in TYPING_ONLY
+        if other in ROW_OF
+        and other != part
+        and ROW_OF[other] <= ROW_OF[part]
+        and (part, other) not in TYPING_ONLY
     ]
     assert not wrong
 
 
 def test_every_part_of_the_package_has_its_row() -> None:
-    found = {path.stem for path in (ROOT / "edge_runtime").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    found = {
+        path.stem
+        for path in (ROOT / "edge_runtime").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert found - {"__init__", "models", "schema", "__pycache__"} == set(PARTS)
 
 

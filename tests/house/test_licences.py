@@ -20,7 +20,9 @@ ALLOWED_ANYWAY = {
 
 def licence_of(package: Distribution) -> str:
     fields = package.metadata.get_all("License-Expression") or []
-    classifiers = [line for line in package.metadata.get_all("Classifier") or [] if line.startswith("License")]
+    classifiers = [
+        line for line in package.metadata.get_all("Classifier") or [] if line.startswith("License")
+    ]
     return " | ".join([*fields, *classifiers]) or (package.metadata.get("License") or "")[:200]
 
 
@@ -36,7 +38,8 @@ def install_path(root: str, extras: set[str]) -> set[str]:
         for line in requires(name) or []:
             requirement = Requirement(line)
             if not any(
-                requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in {*wanted, ""}
+                requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+                for extra in {*wanted, ""}
             ):
                 continue
             needed = requirement.name.lower().replace("_", "-")
@@ -48,7 +51,9 @@ def install_path(root: str, extras: set[str]) -> set[str]:
     return found - {root}
 
 
-@pytest.mark.parametrize("extras", [set[str](), {"openvino"}, {"demo"}, {"test"}], ids=lambda extras: "+".join(extras) or "base")
+@pytest.mark.parametrize(
+    "extras", [set[str](), {"openvino"}, {"demo"}, {"test"}], ids=lambda extras: "+".join(extras) or "base"
+)
 def test_no_copyleft_in_the_install_path(extras: set[str]) -> None:
     have = installed()
     names = install_path("edge-runtime", extras)

@@ -12,12 +12,21 @@ COMMITTED = Path(__file__).parents[2] / "docs" / "finding.schema.json"
 
 
 def test_the_committed_schema_is_the_one_of_the_types() -> None:
-    assert COMMITTED.read_bytes() == json_schema(), "the types changed: run `make schema`, and raise SCHEMA_VERSION"
+    assert COMMITTED.read_bytes() == json_schema(), (
+        "the types changed: run `make schema`, and raise SCHEMA_VERSION"
+    )
 
 
 def test_every_closed_word_is_in_the_schema() -> None:
     defined = json.loads(COMMITTED.read_text())["$defs"]
-    for enumeration in (codes.Status, codes.Kind, codes.Priority, codes.SourceKind, codes.SpacingSource, codes.Reason):
+    for enumeration in (
+        codes.Status,
+        codes.Kind,
+        codes.Priority,
+        codes.SourceKind,
+        codes.SpacingSource,
+        codes.Reason,
+    ):
         assert set(defined[enumeration.__name__]["enum"]) == {member.value for member in enumeration}
 
 

@@ -1,8 +1,9 @@
 """What a backend promises, and the ledger that holds every one to it.
 
-A backend is a loaded model on one device with two or more slots. A slot is one set of buffers, made once, owned by the
-backend and lent to one caller at a time: acquire, write `input`, submit, wait, read `outputs`, release. While one
-slot runs the next can be written. Nothing read from a slot may be kept past `release`: copy it.
+A backend is a loaded model on one device with two or more slots. A slot is one set of buffers, made once,
+owned by the backend and lent to one caller at a time: acquire, write `input`, submit, wait, read `outputs`,
+release. While one slot runs the next can be written. Nothing read from a slot may be kept past `release`:
+copy it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Backend(Protocol):
 
 @dataclass(slots=True)
 class Ledger:
-    """Who has which slot. Every misuse is a BackendError that names the slot, what it is and what was wanted."""
+    """Who has which slot. Every misuse is a BackendError that names the slot, what it is and what was
+    wanted.
+    """
 
     slots: Sequence[Slot]
     closed: bool = False
@@ -102,7 +105,9 @@ def make_slots(
 
 
 def infer_once(backend: Backend, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Outputs of one inference, copied. Raises BackendError for a tensor of another shape or dtype than the model's."""
+    """Outputs of one inference, copied. Raises BackendError for a tensor of another shape or dtype than the
+    model's.
+    """
     slot = backend.acquire()
     try:
         if tensor.shape != slot.input.shape or tensor.dtype != slot.input.dtype:
@@ -117,18 +122,26 @@ def infer_once(backend: Backend, tensor: NDArray[Any]) -> dict[str, NDArray[Any]
         backend.release(slot)
 
 
-def fix_shape(shape: Sequence[int | str | None], grid_hw: tuple[int, int] | None, where: str) -> tuple[int, int, int, int]:
+def fix_shape(
+    shape: Sequence[int | str | None], grid_hw: tuple[int, int] | None, where: str
+) -> tuple[int, int, int, int]:
     """The static (1, 1, h, w) of a graph's input; free axes come from `grid_hw`. Raises BackendError."""
     wanted = (1, 1, *(grid_hw or (None, None)))
     if len(shape) != 4:
-        raise BackendError(f"{where}: the model's input is {list(shape)}, want one grey image as [1, 1, height, width]")
+        raise BackendError(
+            f"{where}: the model's input is {list(shape)}, want one grey image as [1, 1, height, width]"
+        )
     fixed = []
     for axis, (has, want) in enumerate(zip(shape, wanted, strict=True)):
         size = has if isinstance(has, int) and has > 0 else want
         if size is None:
-            raise BackendError(f"{where}: height and width of the input are free; set [input] grid_hw in model.toml")
+            raise BackendError(
+                f"{where}: height and width of the input are free; set [input] grid_hw in model.toml"
+            )
         if want is not None and size != want:
             what = "channels" if axis == 1 else "batch" if axis == 0 else "grid"
-            raise BackendError(f"{where}: the model's input is {list(shape)}, want [1, 1, height, width] with {what} {want}")
+            raise BackendError(
+                f"{where}: the model's input is {list(shape)}, want [1, 1, height, width] with {what} {want}"
+            )
         fixed.append(size)
     return fixed[0], fixed[1], fixed[2], fixed[3]

@@ -22,7 +22,7 @@ class NullBackend:
     def __init__(self, grid_hw: tuple[int, int], model: Model, threads: int) -> None:
         spec, output = model.manifest.input, model.manifest.output
         channels = 1 if output.labels is None or len(output.labels) == 1 else len(output.labels) + 1
-        names = {output.mask or "mask": (1, channels, *grid_hw)}
+        names: dict[str, tuple[int, ...]] = {output.mask or "mask": (1, channels, *grid_hw)}
         if output.presence is not None:
             names[output.presence] = (1, 1)
         self.threads = threads

@@ -1,4 +1,6 @@
-"""onnxruntime on a CPU: runs everywhere the package installs; the reference that the others are compared with."""
+"""onnxruntime on a CPU: runs everywhere the package installs; the reference that the others are compared
+with.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 class OnnxRuntimeBackend:
-    """One worker thread runs the submitted slots in order; onnxruntime lets the interpreter go while it computes."""
+    """One worker thread runs the submitted slots in order; onnxruntime lets the interpreter go while it
+    computes.
+    """
 
     name = "onnxruntime"
 
@@ -40,7 +44,7 @@ class OnnxRuntimeBackend:
             outputs = _output_shapes(self._session, shape, dtype)
         except BackendError:
             raise
-        except Exception as exc:  # noqa: BLE001 - onnxruntime's errors share no base class but this
+        except Exception as exc:
             raise BackendError(f"{onnx}: onnxruntime cannot load it: {str(exc).splitlines()[0]}") from exc
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
         self._bindings = [self._bind(slot) for slot in self._ledger.slots]
@@ -56,13 +60,15 @@ class OnnxRuntimeBackend:
 
     def submit(self, slot: Slot, /) -> None:
         self._ledger.move(slot, "lent", "running")
-        self._running[slot.index] = self._worker.submit(self._session.run_with_iobinding, self._bindings[slot.index])
+        self._running[slot.index] = self._worker.submit(
+            self._session.run_with_iobinding, self._bindings[slot.index]
+        )
 
     def wait(self, slot: Slot, /) -> None:
         self._ledger.move(slot, "running", "done")
         try:
             self._running.pop(slot.index).result()
-        except Exception as exc:  # noqa: BLE001 - see above
+        except Exception as exc:
             raise BackendError(f"onnxruntime: the inference failed: {str(exc).splitlines()[0]}") from exc
 
     def release(self, slot: Slot, /) -> None:

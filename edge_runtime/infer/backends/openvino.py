@@ -1,8 +1,9 @@
 """OpenVINO on a CPU: the fastest way to run these models without a GPU.
 
-The precision is always set and then asked back: left alone, OpenVINO takes bf16 where AMX exists, and where bf16 is only
-emulated it is 4 times slower than f32 (measured, `docs/decisions.md`). Requests queue inside the library, so that with
-two slots in flight the processor goes from one frame to the next without waiting for Python.
+The precision is always set and then asked back: left alone, OpenVINO takes bf16 where AMX exists, and where
+bf16 is only emulated it is 4 times slower than f32 (measured, `docs/decisions.md`). Requests queue inside
+the library, so that with two slots in flight the processor goes from one frame to the next without waiting
+for Python.
 """
 
 from __future__ import annotations
@@ -21,8 +22,20 @@ from edge_runtime.infer.backends.table import accepted_precision
 from edge_runtime.infer.model import Model, Precision
 
 SLOTS = 3  # one runs, one waits behind it, one is read or written
-_HINT = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}  # int8 is in the graph; the rest of it stays f32
-_RAN: dict[str, Precision] = {"f32": "fp32", "float": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "f16": "fp16"}
+_HINT = {
+    "fp32": "f32",
+    "int8": "f32",
+    "bf16": "bf16",
+    "fp16": "f16",
+}  # int8 is in the graph; the rest of it stays f32
+_RAN: dict[str, Precision] = {
+    "f32": "fp32",
+    "float": "fp32",
+    "float32": "fp32",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "f16": "fp16",
+}
 
 
 class OpenVinoBackend:
@@ -51,7 +64,9 @@ class OpenVinoBackend:
         ran = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         self.precision: Precision = "int8" if precision == "int8" else _RAN.get(ran, precision)
         if self.precision != precision:
-            raise BackendError(f"{onnx}: asked OpenVINO for {precision}, it runs {ran}; choose --precision fp32")
+            raise BackendError(
+                f"{onnx}: asked OpenVINO for {precision}, it runs {ran}; choose --precision fp32"
+            )
         dtype = np.dtype(compiled.input(0).element_type.to_dtype())
         outputs = {output.any_name: tuple(output.shape) for output in compiled.outputs}
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
@@ -100,7 +115,9 @@ def _fix_input(graph: Any, model: Model) -> tuple[int, int, int, int]:
     if partial.is_dynamic:
         graph.reshape(list(shape))
     if graph.input(0).element_type.to_dtype() not in (np.uint8, np.float32):
-        raise BackendError(f"{where}: the model's input is {graph.input(0).element_type}, want uint8 or float32")
+        raise BackendError(
+            f"{where}: the model's input is {graph.input(0).element_type}, want uint8 or float32"
+        )
     return shape
 
 
@@ -115,7 +132,13 @@ def _bind(compiled: Any, slot: Slot) -> Any:
 
 def runs_bf16_natively() -> bool:
     """Whether this processor multiplies bf16 itself, and oneDNN was not told to leave that unused."""
-    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower() not in ("", "all", "default", "avx512_core_amx", "avx512_core_bf16"):
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower() not in (
+        "",
+        "all",
+        "default",
+        "avx512_core_amx",
+        "avx512_core_bf16",
+    ):
         return False
     try:
         flags = Path("/proc/cpuinfo").read_text()

@@ -16,7 +16,11 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 # name -> (module:function, the library it needs, how to get it)
 BACKENDS = {
-    "openvino": ("edge_runtime.infer.backends.openvino:load", "openvino", "pip install 'edge-runtime[openvino]'"),
+    "openvino": (
+        "edge_runtime.infer.backends.openvino:load",
+        "openvino",
+        "pip install 'edge-runtime[openvino]'",
+    ),
     "onnxruntime": ("edge_runtime.infer.backends.onnxruntime:load", "onnxruntime", "pip install onnxruntime"),
     "null": ("edge_runtime.infer.backends.null:load", "numpy", ""),
 }
@@ -28,7 +32,9 @@ def choose_backend(name: str) -> str:
     if name == "auto":
         return next(known for known in PREFERRED if find_spec(BACKENDS[known][1]))
     if name == "tensorrt":
-        raise ConfigError("backend tensorrt: not in this version; use --backend auto (openvino or onnxruntime)")
+        raise ConfigError(
+            "backend tensorrt: not in this version; use --backend auto (openvino or onnxruntime)"
+        )
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r}: unknown, choose one of {', '.join(['auto', *BACKENDS])}")
     _, library, install = BACKENDS[name]
@@ -51,7 +57,9 @@ def open_backend(model: Model, name: str = "auto", precision: str = "auto", thre
 
 
 def accepted_precision(model: Model, asked: str, offers: tuple[Precision, ...], backend: str) -> Precision:
-    """`asked` if this backend offers it, for `auto` the first offer that the manifest accepts. Raises BackendError."""
+    """`asked` if this backend offers it, for `auto` the first offer that the manifest accepts. Raises
+    BackendError.
+    """
     accepted = model.manifest.precision.accepted
     if asked == "auto":
         for offer in offers:

@@ -1,0 +1,106 @@
+"""What the consumer makes of a message: a row, or poison with a reason; and the receipts for a batch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge_runtime.cloud.consumer import judge, receipts_for
+from edge_runtime.codes import Clock
+from edge_runtime.sync.journal import Stamp
+from edge_runtime.sync.link import Received
+from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.wire import decode_receipt, outgoing
+from edge_runtime.types import encode
+from tests.builders import event, finding
+
+STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
+TOPICS = DeviceTopics("clinic", "room-1", "dev-1")
+NOW = "2026-01-01T00:00:05.000Z"
+
+
+def message(payload: bytes | None = None, seq: str = "7", epoch: str = "e1", topic: str | None = None) -> Received:
+    body = outgoing("finding", encode(finding(STAMP))) if payload is None else payload
+    return Received(topic or TOPICS.event("finding"), body, 1, (("epoch", epoch), ("seq", seq), ("schema", "1.0")))
+
+
+def changed(**over: Any) -> Received:
+    return message(json.dumps({**json.loads(message().payload), **over}).encode())
+
+
+def test_a_finding_becomes_a_row_and_its_receipt_says_stored() -> None:
+    received = message()
+    judged = judge(received, NOW)
+    assert judged.row is not None
+    assert judged.poison is None
+    assert (judged.row.device_id, judged.row.seq, judged.row.epoch, judged.row.exam_id) == ("dev-1", 7, "e1", "exam-1")
+    assert (judged.row.received_at, judged.row.body.encode()) == (NOW, received.payload)
+    (receipt,) = receipts_for([judged])
+    assert receipt.topic == TOPICS.receipts
+    assert decode_receipt(receipt.payload).status == "stored"
+    assert decode_receipt(receipt.payload).ranges == ((7, 7),)
+
+
+def test_an_event_becomes_a_row_of_its_own_kind() -> None:
+    record = event(STAMP)
+    judged = judge(message(encode(record), topic=TOPICS.event("event")), NOW)
+    assert judged.row is not None
+    assert (judged.row.kind, judged.row.id) == ("event", record.event_id)
+
+
+def test_a_later_minor_version_with_new_keys_and_codes_is_accepted() -> None:
+    judged = judge(changed(schema_version="1.9", lesion={"x": 1}, status="new-word", reasons=["new_reason"]), NOW)
+    assert judged.poison is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (message(b""), "truncated"),
+        (message(b"\xff\xfe"), "utf-8"),
+        (message(b"[1, 2]"), "object"),
+        (message(b"[" * 100_000), ""),
+        (changed(schema_version="2.0"), "schema 2.0"),
+        (changed(schema_version="one"), "schema_version"),
+        (changed(device_id="dev-2"), "different rows"),
+        (changed(seq=8), "different rows"),
+        (changed(epoch="e2"), "different rows"),
+        (changed(seq=10**30), ""),
+        (changed(exam_id="a\x00b"), "exam_id"),
+        (changed(exam_id="x" * 300), "exam_id"),
+        (changed(finding_id=None), "finding_id"),
+    ],
+)
+def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, reason: str) -> None:
+    judged = judge(bad, NOW)
+    assert judged.row is None
+    assert judged.poison is not None
+    assert reason in judged.poison.reason
+    assert judged.poison.payload == bad.payload
+    (receipt,) = receipts_for([judged])
+    told = decode_receipt(receipt.payload)
+    assert (told.status, told.epoch, told.ranges) == ("rejected", "e1", ((7, 7),))
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [message(seq="x"), message(seq=""), message(seq="-1"), message(seq="9" * 5000), message(epoch=""), message(topic="x")],
+)
+def test_a_message_from_nobody_is_poison_without_a_receipt(unknown: Received) -> None:
+    judged = judge(unknown, NOW)
+    assert judged.poison is not None
+    assert receipts_for([judged]) == []
+
+
+def test_a_batch_of_two_devices_gets_one_receipt_each_with_the_fewest_ranges() -> None:
+    batch = []
+    for device, seqs in (("dev-1", (3, 1, 2, 9)), ("dev-2", (5,))):
+        for seq in seqs:
+            stamp = Stamp(device, "e1", "boot", seq, STAMP.created_at, Clock.NTP, 1)
+            topic = DeviceTopics("clinic", "room-1", device).event("finding")
+            body = outgoing("finding", encode(finding(stamp)))
+            batch.append(judge(message(body, seq=str(seq), topic=topic), NOW))
+    told = {receipt.topic: decode_receipt(receipt.payload).ranges for receipt in receipts_for(batch)}
+    assert told == {TOPICS.receipts: ((1, 3), (9, 9)), TOPICS.receipts.replace("dev-1", "dev-2"): ((5, 5),)}

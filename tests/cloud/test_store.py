@@ -1,0 +1,173 @@
+"""One contract over both databases: stored once, all or nothing, durable, quarantined as it came."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow, open_store
+from edge_runtime.errors import ConfigError, UplinkError
+from tests.brokers import free_port
+
+ROW = StoreRow(
+    "finding", "dev-1", "f1", 7, "e1", "exam é", "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.000Z", '{"b": 1.50}'
+)
+POISON = Poison("d1", "er/v1/a/b/c/evt/finding", "not JSON", "2026-01-01T00:00:01.000Z", b"\x00\xff")
+
+
+def _postgres_programs() -> Path | None:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "postgres").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of our own in a temporary folder; run as nobody where we are root, which it refuses."""
+    programs = _postgres_programs()
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed (pip install 'edge-runtime[cloud]')")
+    if programs is None:
+        pytest.skip("no PostgreSQL server found (apt install postgresql)")
+    folder = tmp_path_factory.mktemp("postgres")
+    user: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        user = {"user": "nobody"}
+        shutil.chown(folder, "nobody")
+        for parent in (folder.parent, folder.parent.parent):
+            parent.chmod(0o711)
+    quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **user}
+    subprocess.run([programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet)
+    port = free_port()
+    options = f"-p {port} -k {folder} -h 127.0.0.1 -c synchronous_commit=off"
+    start = [programs / "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start"]
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
+    yield f"postgresql://er@127.0.0.1:{port}/postgres"
+    subprocess.run([programs / "pg_ctl", "-D", "data", "-m", "immediate", "stop"], **quiet)
+
+
+Reader = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/cloud.db"
+    url: str = request.getfixturevalue("postgres_url")
+    import psycopg
+
+    with psycopg.connect(url) as db:
+        db.execute("DROP TABLE IF EXISTS findings, events, quarantine")
+    return url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with closing(open_store(url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def read(url: str) -> Reader:
+    """Runs a query over a connection of its own: only what is committed is seen."""
+
+    def run(sql: str) -> list[tuple[Any, ...]]:
+        if url.startswith("sqlite"):
+            import sqlite3
+
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
+                return db.execute(sql).fetchall()
+        import psycopg
+
+        with psycopg.connect(url) as db:
+            return [tuple(row) for row in db.execute(sql.encode()).fetchall()]
+
+    return run
+
+
+def test_a_finding_is_stored_with_the_columns_of_the_contract_and_its_body_to_the_letter(
+    store: Store, read: Reader
+) -> None:
+    assert store.put([ROW]).findings == 1
+    sql = "SELECT device_id, finding_id, seq, epoch, exam_id, created_at, received_at, body FROM findings"
+    assert read(sql) == [ROW.values()]
+
+
+def test_a_finding_that_comes_again_is_stored_once_and_counted_as_not_new(store: Store, read: Reader) -> None:
+    store.put([ROW, replace(ROW, id="f2", seq=8)])
+    again = store.put([replace(ROW, received_at="later"), replace(ROW, id="f3", seq=9)])
+    assert again.findings == 1
+    assert read("SELECT count(*), min(received_at) FROM findings") == [(3, ROW.received_at)]
+
+
+def test_a_finding_twice_in_one_batch_is_stored_once(store: Store, read: Reader) -> None:
+    assert store.put([ROW, ROW]).findings == 1
+    assert read("SELECT count(*) FROM findings") == [(1,)]
+
+
+def test_events_have_their_own_table(store: Store, read: Reader) -> None:
+    result = store.put([replace(ROW, kind="event", id="e1"), ROW])
+    assert (result.findings, result.events) == (1, 1)
+    assert read("SELECT event_id FROM events") == [("e1",)]
+
+
+def test_poison_is_kept_byte_for_byte_and_once(store: Store, read: Reader) -> None:
+    assert store.put([], [POISON]).quarantined == 1
+    assert store.put([ROW], [POISON]).quarantined == 0
+    found = read("SELECT topic, reason, payload FROM quarantine")
+    assert [(topic, reason, bytes(payload)) for topic, reason, payload in found] == [
+        (POISON.topic, POISON.reason, POISON.payload)
+    ]
+
+
+def test_a_row_that_the_database_refuses_takes_the_batch_with_it_and_the_store_lives_on(
+    store: Store, read: Reader
+) -> None:
+    with pytest.raises(RowRefusedError):
+        store.put([ROW, replace(ROW, id="f2", seq=2**70)])
+    assert read("SELECT count(*) FROM findings") == [(0,)]
+    assert store.put([ROW]).findings == 1
+
+
+def test_two_receivers_may_use_one_database(store: Store, url: str, read: Reader) -> None:
+    with closing(open_store(url)) as other:
+        assert (store.put([ROW]).findings, other.put([ROW]).findings) == (1, 0)
+    assert read("SELECT count(*) FROM findings") == [(1,)]
+
+
+def test_postgres_answers_only_when_the_disk_has_it_and_reconnects(postgres_url: str) -> None:
+    with closing(open_store(postgres_url)) as store:
+        assert store._db.execute("SHOW synchronous_commit").fetchone()[0] == "on"  # type: ignore[attr-defined]
+        store._db.commit()  # type: ignore[attr-defined]
+        import psycopg
+
+        with psycopg.connect(postgres_url) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'edge-runtime%'"
+            )
+        with pytest.raises(UplinkError, match="postgresql://127.0.0.1/postgres"):
+            store.put([ROW])
+        store.put([ROW])
+
+
+@pytest.mark.parametrize("wrong", ["cloud.db", "sqlite://cloud.db", "sqlite:///", "mysql://h/d", ""])
+def test_a_wrong_store_url_is_a_usage_error(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="want"):
+        open_store(wrong)
+
+
+def test_a_store_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UplinkError, match="cannot be opened") as caught:
+        open_store(f"sqlite:///{tmp_path}/file/cloud.db")
+    assert "\n" not in str(caught.value)

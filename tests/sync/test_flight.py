@@ -1,0 +1,80 @@
+"""What is sent next: a window of receipts, and probes when they stop."""
+
+from __future__ import annotations
+
+from edge_runtime.sync.flight import Flight, Pace
+from edge_runtime.sync.outbox import OutboxRow
+
+S = 10**9
+PACE = Pace(window=5, receipt_timeout_s=5, probe_s=1, probe_max_s=8)
+
+
+def rows(*seqs: int) -> list[OutboxRow]:
+    return [OutboxRow(seq, "finding", f"f{seq}", "e", "2026-01-01T00:00:00.000Z", b"{}") for seq in seqs]
+
+
+def full(now_ns: int = 0) -> Flight:
+    flight = Flight(PACE, now_ns)
+    for row in rows(1, 2, 3, 4, 5):
+        flight.sent(row, 100 + row.seq, now_ns)
+    return flight
+
+
+def seqs(found: list[OutboxRow]) -> list[int]:
+    return [row.seq for row in found]
+
+
+def test_a_puback_lands_nothing_and_a_receipt_does() -> None:
+    flight = full()
+    assert flight.acked(101) == 1
+    assert flight.room() == 0
+    flight.settled([(1, 2)], S)
+    assert flight.room() == 2
+
+
+def test_nothing_is_sent_again_before_its_time() -> None:
+    assert full().again(5 * S) == []
+
+
+def test_rows_lost_among_others_that_arrive_are_sent_again_together() -> None:
+    flight = full()
+    flight.settled([(4, 5)], 4 * S)
+    assert seqs(flight.again(6 * S)) == [1, 2, 3]
+    assert not flight.stalled
+
+
+def test_when_receipts_stop_one_row_probes_ever_more_rarely() -> None:
+    flight = full()
+    sent = []
+    for second in range(6, 60):
+        for row in flight.again(second * S):
+            flight.sent(row, 1000 + second, second * S)
+            sent.append((second, row.seq))
+    assert sent == [(6, 1), (7, 1), (9, 1), (13, 1), (21, 1), (29, 1), (37, 1), (45, 1), (53, 1)]
+    assert flight.stalled
+    assert flight.room() == 0
+
+
+def test_the_first_receipt_opens_the_window_and_the_rest_is_sent_again() -> None:
+    flight = full()
+    assert seqs(flight.again(6 * S)) == [1]
+    flight.sent(rows(1)[0], 200, 6 * S)
+    flight.settled([(1, 1)], 7 * S)
+    assert not flight.stalled
+    assert seqs(flight.again(7 * S)) == [2, 3, 4, 5]
+
+
+def test_rows_that_nobody_listens_for_come_back_and_are_probed() -> None:
+    flight = full()
+    for seq in (1, 2, 3, 4, 5):
+        flight.came_back(seq, 0)
+    assert flight.again(S // 2) == []
+    assert seqs(flight.again(S)) == [1]
+    flight.settled([(1, 1)], S)
+    assert seqs(flight.again(S)) == [2, 3, 4, 5]
+
+
+def test_a_receipt_of_a_billion_rows_takes_no_time() -> None:
+    flight = full()
+    flight.settled([(1, 10**18)], S)
+    assert len(flight) == 0

@@ -1,0 +1,174 @@
+"""The uplink against a scripted peer: limits, refusals, silence; and the words it says about them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.commands import outbox, uplink
+from edge_runtime.errors import ConfigError, JournalError, UplinkError
+from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.link import Broker
+from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from tests.brokers import free_port
+from tests.builders import report
+from tests.sync.peer import Peer
+
+FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    with Journal.open(tmp_path / "state", reserve_bytes=0) as journal:
+        report(journal, 10)
+    return tmp_path / "state"
+
+
+@contextmanager
+def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
+    """An uplink in a thread; the lines it says. Stopped at the end, which must take less than a second."""
+    said: list[str] = []
+    stop = threading.Event()
+    settings = UplinkSettings(Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over})
+    thread = threading.Thread(target=Uplink(state, settings, stop, on_notice=said.append).run)
+    thread.start()
+    try:
+        yield said
+    finally:
+        began = time.monotonic()
+        stop.set()
+        thread.join(10)
+        assert time.monotonic() - began < 1.5  # a second, and a busy machine's half
+        assert not thread.is_alive()
+
+
+def until(condition: Any, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def findings(peer: Peer) -> int:
+    return sum("/evt/" in topic for topic, _ in peer.published)
+
+
+def test_never_more_than_the_brokers_receive_maximum_is_without_a_puback(state: Path) -> None:
+    with Peer(receive_max=3) as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 10)
+    assert peer.most_unanswered <= 3
+
+
+def test_a_puback_alone_delivers_nothing(state: Path) -> None:
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 10)
+    assert outbox.stats(state).pending == 10
+
+
+def test_a_row_larger_than_the_broker_takes_is_held_back_and_the_connection_lives(state: Path) -> None:
+    with Peer(max_packet=600) as peer, running(state, peer.url) as said:
+        until(lambda: any("held back" in line for line in said))
+        time.sleep(0.3)
+        assert peer.connections == 1
+        assert findings(peer) == 0
+    assert outbox.stats(state).pending == 10
+
+
+@pytest.mark.parametrize(("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")])
+def test_a_refusal_is_one_line_and_the_rows_stay_and_are_probed_not_poured(state: Path, code: int, words: str) -> None:
+    with Peer(puback=(code,)) as peer, running(state, peer.url) as said:
+        until(lambda: findings(peer) >= 13)
+        assert sum(words in line for line in said) == 1
+        assert peer.connections == 1
+        before = findings(peer)
+        time.sleep(0.6)
+        assert findings(peer) - before <= 3  # one row now and then
+    assert outbox.stats(state).pending == 10
+
+
+def test_without_receipts_one_row_probes_instead_of_the_backlog(state: Path) -> None:
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 10)
+        time.sleep(1.2)
+        assert 11 <= findings(peer) <= 16
+
+
+def test_a_peer_that_falls_silent_is_left(state: Path) -> None:
+    with Peer(puback=(None,)) as peer, running(state, peer.url, puback_timeout_s=0.5) as said:
+        until(lambda: peer.connections >= 2)
+        assert any("acknowledged nothing" in line for line in said)
+
+
+def test_a_row_that_ends_every_connection_is_found_and_held_back(state: Path) -> None:
+    with Peer(cut_on_finding=True) as peer, running(state, peer.url) as said:
+        until(lambda: any("row 1:" in line and "held back" in line for line in said))
+        assert not any("row 2:" in line for line in said)
+    assert outbox.stats(state).pending == 10
+
+
+def test_a_broker_that_refuses_us_is_one_line_and_retried(state: Path) -> None:
+    with Peer(connack=0x87) as peer, running(state, peer.url) as said:
+        until(lambda: peer.connections >= 3)
+        assert said == [f"broker {peer.url}: refused (Not authorized); check user, certificate and access list"]
+
+
+def test_once_against_nobody_says_how_many_remain_and_why(state: Path) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    with pytest.raises(UplinkError, match=r"10 rows remain .* after 1 s .*connection refused") as caught:
+        uplink.run(state, url, once=True, timeout_s=1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_once_without_a_journal_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="no findings.db"):
+        uplink.run(tmp_path / "none", "mqtt://127.0.0.1:1", once=True)
+
+
+def test_once_with_an_empty_outbox_needs_no_broker(tmp_path: Path) -> None:
+    Journal.open(tmp_path, reserve_bytes=0).close()
+    assert uplink.run(tmp_path, "mqtt://127.0.0.1:1", once=True, timeout_s=1).remaining == 0
+
+
+def test_an_uplink_started_first_waits_for_the_journal_and_then_sends(tmp_path: Path) -> None:
+    with Peer() as peer, running(tmp_path / "later", peer.url) as said:
+        until(lambda: any("waiting for it" in line for line in said))
+        with Journal.open(tmp_path / "later", reserve_bytes=0) as journal:
+            report(journal, 1)
+        until(lambda: findings(peer) >= 1)
+
+
+def test_an_uplink_follows_the_journal_into_a_new_epoch(state: Path) -> None:
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 10)
+        (state / "findings.db").write_bytes(b"damage " * 1000)
+        for log in state.glob("findings.db-*"):
+            log.unlink()
+        with Journal.open(state, reserve_bytes=0) as journal:
+            assert journal.set_aside is not None
+            report(journal, 3)
+        until(lambda: peer.connections >= 2 and findings(peer) >= 13)
+
+
+def test_a_host_that_never_answers_does_not_hold_up_a_stop(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute, running(state, f"mqtt://127.0.0.1:{mute.getsockname()[1]}"):
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/path", "mqtt://h:x"])
+def test_a_wrong_broker_url_is_a_usage_error(state: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="want mqtt"):
+        uplink.run(state, url, once=True)
+
+
+def test_a_password_is_in_no_message() -> None:
+    broker = Broker.parse("mqtts://me:secret@host")
+    assert (broker.port, broker.username, broker.password) == (8883, "me", "secret")
+    assert "secret" not in f"{broker} {broker!r}"
