@@ -83,12 +83,24 @@ def producer_command(kind: str, folder: Path, rate: float) -> Callable[[], subpr
     def start() -> subprocess.Popen[bytes]:
         if kind == "journal":
             told = folder / "told.txt"
-            return subprocess.Popen([sys.executable, "-c", JOURNAL, str(state), str(told), str(rate)], cwd=ROOT)
+            return subprocess.Popen(
+                [sys.executable, "-c", JOURNAL, str(state), str(told), str(rate)], cwd=ROOT
+            )
         source = f"phantom:fetal_head?hc_mm=250&frames=1000000&fps={rate:g}&seed=1"
         out = folder / f"out-{next(starts)}.jsonl"
         options = ["--state", str(state), "--out", str(out)]
         return subprocess.Popen(
-            [sys.executable, "-m", "edge_runtime.cli", "run", "--model", "fetal_head", "--source", source, *options],
+            [
+                sys.executable,
+                "-m",
+                "edge_runtime.cli",
+                "run",
+                "--model",
+                "fetal_head",
+                "--source",
+                source,
+                *options,
+            ],
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
         )
@@ -127,9 +139,13 @@ def soak(folder: Path, seconds: float, rate: float, kind: str, choose: random.Ra
     store = folder / "cloud.db"
     processes = {
         "broker": Keeper(lambda: subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.DEVNULL)),
-        "receive": Keeper(lambda: subprocess.Popen([sys.executable, "-c", RECEIVE, url, f"sqlite:///{store}"])),
+        "receive": Keeper(
+            lambda: subprocess.Popen([sys.executable, "-c", RECEIVE, url, f"sqlite:///{store}"])
+        ),
         "run": Keeper(producer_command(kind, folder, rate)),
-        "uplink": Keeper(lambda: subprocess.Popen([sys.executable, "-c", UPLINK, str(folder / "state"), url])),
+        "uplink": Keeper(
+            lambda: subprocess.Popen([sys.executable, "-c", UPLINK, str(folder / "state"), url])
+        ),
     }
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -163,11 +179,15 @@ def soak(folder: Path, seconds: float, rate: float, kind: str, choose: random.Ra
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=100.0, help="findings a second")
     parser.add_argument("--producer", choices=("journal", "run"), default="journal")
-    parser.add_argument("--seed", type=int, default=None, help="of the moments and victims; default: a new one")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the moments and victims; default: a new one"
+    )
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
     with tempfile.TemporaryDirectory(prefix="kill-soak-") as folder:

@@ -22,7 +22,7 @@ from edge_runtime.errors import ConfigError, EdgeError
 POLICIES = click.Choice(["every", "newest"])
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16", "int8"])
 BACKENDS = click.Choice(["auto", "onnxruntime", "openvino", "tensorrt", "null"])
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -69,6 +69,9 @@ threads_option = click.option(
 state_option = click.option(
     "--state", type=FOLDER, default=None, help="State directory (default: this user's)."
 )
+which_option = click.option(
+    "--which", type=click.Choice(["pending", "delivered", "dead", "all"]), default="all", show_default=True
+)
 config_option = click.option(
     "--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state)."
 )
@@ -89,8 +92,16 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
     """
     from edge_runtime.commands import demo as command
 
-    report = command.demo(out or Path("edge-runtime-demo"), seconds=seconds, data=data, say=_say)
+    report = command.demo(
+        out or Path("edge-runtime-demo"),
+        seconds=seconds,
+        data=data,
+        say=_say,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
     show(report, as_json, command.lines(report))
+    if not report.ok:
+        _fail("; ".join(report.problems), 1)
 
 
 @app.command(
@@ -163,9 +174,14 @@ def run(as_json: bool, **flags: Any) -> None:
 @as_json
 def uplink(as_json: bool, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
+    from edge_runtime.commands import state
     from edge_runtime.commands import uplink as command
+    from edge_runtime.config import read_config
 
-    report = command.run(**flags)
+    flags["state"] = flags["state"] or state.default_state()
+    place = read_config(flags.pop("config"), flags["state"]).site
+    notice = _quiet if flags["once"] and not sys.stderr.isatty() else _say
+    report = command.run(**flags, tenant=place.tenant, site=place.site, on_notice=notice)
     show(report, as_json, command.lines(report))
 
 
@@ -189,7 +205,7 @@ def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""
     from edge_runtime.commands import receive as command
 
-    report = command.run(**flags)
+    report = command.run(**flags, on_notice=_say if sys.stderr.isatty() else _quiet)
     show(report, as_json, command.lines(report))
 
 
@@ -198,20 +214,54 @@ def outbox() -> None:
     """What waits for the cloud, and what was delivered."""
 
 
-def _outbox_command(name: str, text: str) -> None:
-    @outbox.command(name, help=text, epilog=example(f"edge-runtime outbox {name} --state state"))
-    @state_option
-    @as_json
-    def command(state: Path | None, as_json: bool) -> None:
-        from edge_runtime.commands import outbox as module
+@outbox.command("list", epilog=example("edge-runtime outbox list --state state"))
+@state_option
+@which_option
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@as_json
+def outbox_list(state: Path | None, which: Any, limit: int, as_json: bool) -> None:
+    """The oldest records that wait, were delivered or were rejected."""
+    from edge_runtime.commands import outbox as command
+    from edge_runtime.commands.state import default_state
 
-        report = getattr(module, name if name != "list" else "pending")(state)
-        show(report, as_json, module.lines(report))
+    rows = command.list_rows(state or default_state(), which=which, limit=limit)
+    show(rows, as_json, command.row_lines(rows))
 
 
-_outbox_command("list", "The pending records, oldest first.")
-_outbox_command("stats", "Counts, and the age of the oldest.")
-_outbox_command("export", "Every finding of the journal as JSON lines.")
+@outbox.command("stats", epilog=example("edge-runtime outbox stats --state state"))
+@state_option
+@as_json
+def outbox_stats(state: Path | None, as_json: bool) -> None:
+    """Counts, and the age of the oldest record that waits."""
+    from edge_runtime.commands import outbox as command
+    from edge_runtime.commands.state import default_state
+
+    stats = command.stats(state or default_state())
+    show(stats, as_json, command.stats_lines(stats))
+
+
+@outbox.command("requeue", epilog=example("edge-runtime outbox requeue --state state"))
+@state_option
+@as_json
+def outbox_requeue(state: Path | None, as_json: bool) -> None:
+    """Send again what the cloud rejected, after its cause was mended."""
+    from edge_runtime.commands import outbox as command
+    from edge_runtime.commands.state import default_state
+
+    count = command.requeue(state or default_state())
+    show({"requeued": count}, as_json, [f"{count} wait for delivery again"])
+
+
+@outbox.command("export", epilog=example("edge-runtime outbox export --state state > journal.jsonl"))
+@state_option
+@which_option
+def outbox_export(state: Path | None, which: Any) -> None:
+    """Records as they were reported, as JSON lines on stdout."""
+    from edge_runtime.commands import outbox as command
+    from edge_runtime.commands.state import default_state
+
+    for line in command.lines(state or default_state(), which=which):
+        sys.stdout.buffer.write(line)
 
 
 @app.command(
@@ -282,6 +332,10 @@ def models(as_json: bool) -> None:
 def _say(text: str) -> None:
     """A line of progress, for a person."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _quiet(text: str) -> None:
+    """Nobody watches: the exit code and the one line of an error are enough."""
 
 
 def _progress(text: str) -> None:

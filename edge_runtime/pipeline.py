@@ -52,6 +52,7 @@ class InFlight:
     slot: Slot
     geometry: Geometry
     stages: StageClock
+    submitted_ns: int
 
 
 @dataclass(slots=True)
@@ -86,14 +87,15 @@ class Pipeline:
         slot = self.backend.acquire()
         with stages.stage("preprocess"):
             geometry = self.preprocess.into(frame, slot.input)
+        submitted_ns = clock.monotonic_ns()
         self.backend.submit(slot)
-        return InFlight(frame, slot, geometry, stages)
+        return InFlight(frame, slot, geometry, stages, submitted_ns)
 
     def finish(self, flight: InFlight) -> Result:
         """Waits for the inference, then decides, measures and judges. The slot is free afterwards."""
         frame, slot, stages = flight.frame, flight.slot, flight.stages
-        with stages.stage("infer"):
-            self.backend.wait(slot)
+        self.backend.wait(slot)
+        stages.stages_ms["infer"] = (clock.monotonic_ns() - flight.submitted_ns) / 1e6
         try:
             with stages.stage("postprocess"):
                 mask = self.postprocess.read(slot.outputs, flight.geometry)

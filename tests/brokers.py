@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed (apt install mosquitto)")
+needs_mosquitto = pytest.mark.skipif(
+    MOSQUITTO is None, reason="mosquitto is not installed (apt install mosquitto)"
+)
 
 
 def free_port() -> int:
@@ -29,7 +31,9 @@ class Mosquitto:
 
     def __init__(self, folder: Path, *lines: str, allow_anonymous: bool = True, scheme: str = "mqtt") -> None:
         self.port = free_port()
-        self.url = f"{scheme}://localhost:{self.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{self.port}"
+        self.url = (
+            f"{scheme}://localhost:{self.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{self.port}"
+        )
         self._log = folder / "mosquitto.log"
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
@@ -88,7 +92,9 @@ def make_certificates(folder: Path, host: str = "localhost") -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=test ca")
+    openssl(
+        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=test ca"
+    )
     for name, subject in (("server", host), ("client", "device")):
         openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={subject}")
         (folder / "san").write_text(f"subjectAltName=DNS:{subject}\n")

@@ -36,7 +36,9 @@ _SPACING = SpacingUsed(row_mm=0.15, col_mm=0.15, source=SpacingSource.PHANTOM)
 _DIGEST = "0123456789abcdef" * 4
 
 
-def _measured(name: MeasurementName, value: float, unit: Any, half: float, code: str | None = None) -> Measurement:
+def _measured(
+    name: MeasurementName, value: float, unit: Any, half: float, code: str | None = None
+) -> Measurement:
     return Measurement(
         name=name,
         value=value,

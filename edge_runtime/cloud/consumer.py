@@ -27,6 +27,7 @@ from edge_runtime.types import SCHEMA_VERSION
 
 ACCEPTED_MAJORS = (1,)  # N and N-1, once there is an N-1
 _POLL_S = 0.1
+_PUBACK_TIMEOUT_S = 20.0
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 
@@ -263,6 +264,8 @@ class Consumer:
         batch = self._stored([judge(waiting.popleft(), now) for _ in range(take)])
         for message in receipts_for(batch):
             while not link.room():
+                if link.silent_s() > _PUBACK_TIMEOUT_S:
+                    raise UplinkError(f"broker {self._settings.broker}: takes no receipts; connecting anew")
                 waiting.extend(one for one in link.poll(_POLL_S) if isinstance(one, Received))
             link.publish(message)
         for one in batch:

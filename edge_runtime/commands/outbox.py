@@ -1,4 +1,4 @@
-"""`edge-runtime outbox list | stats | export | revive`: what the journal holds and what the cloud has of it."""
+"""`edge-runtime outbox list | stats | export`: what the journal holds and what the cloud has of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from edge_runtime.errors import ConfigError
 from edge_runtime.sync.outbox import Outbox, OutboxStats, Which
 
 
@@ -21,11 +20,6 @@ class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
     exam_id: str
     created_at: str
     reason: str | None  # why a dead row was rejected
-
-
-class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
-    rows: int
-    out: str
 
 
 def list_rows(state: Path, *, which: Which = "pending", limit: int = 20) -> list[ListedRow]:
@@ -59,22 +53,24 @@ def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
             yield row.body + b"\n"
 
 
-def export(state: Path, out: Path, *, which: Which = "all") -> ExportReport:
-    """Writes the records to `out`, one line of JSON each; the file appears whole or not at all."""
-    part = out.with_name(f"{out.name}.part")
-    count = 0
-    try:
-        with part.open("wb") as file:
-            for line in lines(state, which=which):
-                file.write(line)
-                count += 1
-        part.replace(out)
-    except OSError as exc:
-        raise ConfigError(f"export {out}: cannot be written ({exc.strerror})") from exc
-    return ExportReport(rows=count, out=str(out))
+def row_lines(rows: list[ListedRow]) -> list[str]:
+    """One line a record."""
+    return [
+        f"{row.seq:>6}  {row.created_at}  {row.kind:7}  {row.id}  {row.exam_id}{f'  ({row.reason})' if row.reason else ''}"
+        for row in rows
+    ] or ["nothing"]
 
 
-def revive(state: Path) -> int:
+def stats_lines(stats: OutboxStats) -> list[str]:
+    """The counts for a person."""
+    age = "" if stats.oldest_pending_s is None else f", the oldest for {stats.oldest_pending_s:.0f} s"
+    return [
+        f"device {stats.device_id}, epoch {stats.epoch}, last number {stats.last_seq}",
+        f"{stats.pending} wait for the cloud{age}; {stats.delivered} delivered; {stats.dead} rejected",
+    ]
+
+
+def requeue(state: Path) -> int:
     """Makes rejected records wait for delivery again; how many."""
     with Outbox(state) as outbox:
         return outbox.revive()

@@ -41,3 +41,11 @@ def run(
             ConsumerSettings(where, name, tls), opened, stop, on_notice=on_notice, on_progress=on_progress
         )
         return consumer.run(limit=limit, idle_exit_s=idle_exit_s)
+
+
+def lines(report: ReceiveReport) -> list[str]:
+    """The report for a person."""
+    return [
+        f"{report.stored} findings and {report.events} events stored, {report.repeated} came again, "
+        f"{report.rejected} could not be read, {report.seconds:.1f} s"
+    ]

@@ -36,3 +36,11 @@ def run(
     with stop_on_signals() as stop:
         uplink = Uplink(state, settings, stop, on_notice=on_notice, on_progress=on_progress)
         return uplink.run(once=once, timeout_s=timeout_s)
+
+
+def lines(report: UplinkReport) -> list[str]:
+    """The report for a person."""
+    return [
+        f"{report.device_id or 'no device yet'}: {report.delivered} stored in the cloud, {report.rejected} rejected, "
+        f"{report.remaining if report.remaining is not None else 0} still wait; {report.sent} sent in {report.seconds:.1f} s"
+    ]

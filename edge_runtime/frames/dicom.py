@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import ConfigError, FrameError, SourceLostError
-from edge_runtime.frames.dicom_header import DicomHeader, parse, read_header
+from edge_runtime.frames.dicom_header import DicomHeader, parse, read_header, translated
 from edge_runtime.frames.dicom_pixels import Display, PixelReader
 from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import SourceOptions, bad_frame, frame_id
@@ -161,11 +161,12 @@ def _file_frames(header: DicomHeader, found: Resolved) -> Iterator[Frame | BadFr
         raise SourceLostError(f"{name}: cannot be opened any more ({exc.strerror})") from exc
     with file:
         try:
-            dataset, vr = parse(header.path, file)
+            with translated(name, "damaged before its pixel data"):
+                dataset, vr = parse(header.path, file)
+                reader = PixelReader(dataset, vr, file, name, header.frames)
+                display = Display(dataset, name)
         except FrameError as exc:
-            raise SourceLostError(f"{exc} (it was readable at the start)") from exc
-        reader = PixelReader(dataset, vr, file, name, header.frames)
-        display = Display(dataset, name)
+            raise SourceLostError(str(exc)) from exc
         for index in range(header.frames):
             reader.require(index)
             try:

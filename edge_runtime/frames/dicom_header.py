@@ -9,13 +9,17 @@ import logging
 import math
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
 
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import FrameError
@@ -26,20 +30,38 @@ from edge_runtime.types import Origin, check_image_size
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote tag values
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
+_DAMAGED = "damaged before its pixel data; was it copied completely?"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SHARED_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
-# what pydicom lets out when a file is not what it says
-_DAMAGE = (
+# what pydicom and its codecs let out when a file is not what it says
+DAMAGE = (
     OSError,
     EOFError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     AttributeError,
+    RuntimeError,  # and so NotImplementedError
+    SyntaxError,
+    ArithmeticError,
     struct.error,
-    NotImplementedError,
+    BytesLengthException,
 )
+
+
+@contextmanager
+def translated(name: str, what: str) -> Iterator[None]:
+    """The rim around pydicom: `what` as a FrameError for all that it raises, and silence for its warnings.
+
+    It converts a value when it is asked for, so any tag may raise anywhere, and its words quote tag values.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DAMAGE as exc:
+        raise FrameError(f"{name}: {what}", Reason.FRAME_UNREADABLE) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +84,12 @@ class DicomHeader:
 
 def read_header(path: Path) -> DicomHeader | None:
     """What is known before decoding; None for a DICOMDIR. Raises FrameError for anything unusable."""
-    with path.open("rb") as file:
+    with translated(path.name, _DAMAGED), path.open("rb") as file:
         dataset, _ = parse(path, file)
-    if dataset is None:
-        return None
+        return None if dataset is None else _header(path, dataset)
+
+
+def _header(path: Path, dataset: Any) -> DicomHeader:
     frames = max(_whole(dataset, "NumberOfFrames", 1), 1)
     times_s, time_ms = _frame_times(dataset, frames)
     study = str(dataset.get("StudyInstanceUID") or "") or None
@@ -94,21 +118,16 @@ def parse(path: Path, file: BinaryIO) -> tuple[Any | None, str]:
     image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd values are judged where they are used
-            dataset = dcmread(file, stop_before_pixels=True)
+        dataset = dcmread(file, stop_before_pixels=True)
     except InvalidDicomError as exc:
         raise _unusable(path, "not a DICOM file (no DICM prefix)") from exc
-    except _DAMAGE as exc:
-        raise _unusable(path, "damaged before its pixel data; was it copied completely?") from exc
     if str(dataset.file_meta.get("MediaStorageSOPClassUID") or "") == _DICOMDIR:
         return None, ""
-    if str(dataset.file_meta.get("TransferSyntaxUID") or "") == _DEFLATED:
-        raise _unusable(path, "deflated files are not read in this version; convert it first")
     vr = _enter_pixel_data(path, file, dataset)
-    for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
+    for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation"):
         if dataset.get(keyword) in (None, ""):
             raise _unusable(path, f"has pixel data but no {keyword}")
+    _require_decoder(path, str(dataset.file_meta.get("TransferSyntaxUID") or ""))
     check_image_size((int(dataset.Rows), int(dataset.Columns)), path.name)
     _lift_shared(dataset)
     return dataset, vr
@@ -126,6 +145,18 @@ def _enter_pixel_data(path: Path, file: BinaryIO, dataset: Any) -> str:
         return "OW"  # implicit VR; seen by looking, because some files name the other in their header
     file.seek(4, 1)  # the length: two reserved bytes came before it, PS3.5 7.1.2
     return vr.decode()
+
+
+def _require_decoder(path: Path, syntax: str) -> None:
+    """Raises FrameError for a transfer syntax that cannot be decoded here, before the run starts."""
+    if not syntax:
+        raise _unusable(path, "names no transfer syntax (0002,0010)")
+    try:
+        supported = syntax != _DEFLATED and get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):
+        supported = False
+    if not supported:
+        raise _unusable(path, f"{UID(syntax).name} is not read in this version; convert it first")
 
 
 def _lift_shared(dataset: Any) -> None:

@@ -8,7 +8,6 @@ cut.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -22,6 +21,7 @@ from pydicom.pixels.utils import as_pixel_options
 
 from edge_runtime.codes import Reason
 from edge_runtime.errors import FrameError, SourceLostError
+from edge_runtime.frames.dicom_header import translated
 from edge_runtime.frames.source import COLOUR_STEP, coloured_share
 from edge_runtime.types import Box
 
@@ -30,19 +30,6 @@ Grey = NDArray[np.uint8]
 _ITEM = b"\xfe\xff\x00\xe0"
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# what codecs and look-up tables let out when they are damaged
-_DAMAGE = (
-    ValueError,
-    RuntimeError,
-    OSError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    SyntaxError,
-    struct.error,
-    NotImplementedError,
-)
 
 
 class PixelReader:
@@ -53,13 +40,8 @@ class PixelReader:
         self._start = file.tell()
         self._size = file.seek(0, 2)
         syntax = dataset.file_meta.TransferSyntaxUID
-        try:
-            self._decoder = get_decoder(syntax)
-        except (NotImplementedError, ValueError) as exc:
-            raise SourceLostError(f"{name}: transfer syntax {syntax} is not supported") from exc
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._options = as_pixel_options(dataset, pixel_keyword="PixelData", pixel_vr=vr)
+        self._decoder = get_decoder(syntax)
+        self._options = as_pixel_options(dataset, pixel_keyword="PixelData", pixel_vr=vr)
         self._options.update(number_of_frames=frames, transfer_syntax_uid=syntax)
         offsets = self._options.pop("extended_offsets", None)
         self._packed: list[list[tuple[int, int]]] | None = None
@@ -84,23 +66,17 @@ class PixelReader:
 
     def read(self, index: int) -> NDArray[Any]:
         """Frame `index` as stored, (H, W) or (H, W, 3) in RGB. Raises FrameError when it does not decode."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if self._packed is None:
-                    self._file.seek(self._start)
-                    pixels, said = self._decoder.as_array(self._file, index=index, **self._options)
-                else:
-                    single = encapsulate([b"".join(self._fragments(index))], has_bot=False)
-                    options = {**self._options, "number_of_frames": 1}
-                    pixels, said = self._decoder.as_array(single, index=0, **options)
-                if str(said["photometric_interpretation"]).startswith("YBR"):
-                    pixels = convert_color_space(pixels, str(said["photometric_interpretation"]), "RGB")
-        except _DAMAGE as exc:
-            raise FrameError(
-                f"{self._name} frame {index}: pixel data does not decode ({self._decoder.UID.name})",
-                Reason.FRAME_UNREADABLE,
-            ) from exc
+        where = f"{self._name} frame {index}"
+        with translated(where, f"pixel data does not decode ({self._decoder.UID.name})"):
+            if self._packed is None:
+                self._file.seek(self._start)
+                pixels, said = self._decoder.as_array(self._file, index=index, **self._options)
+            else:
+                single = encapsulate([b"".join(self._fragments(index))], has_bot=False)
+                options = {**self._options, "number_of_frames": 1}
+                pixels, said = self._decoder.as_array(single, index=0, **options)
+            if str(said["photometric_interpretation"]).startswith("YBR"):
+                pixels = convert_color_space(pixels, str(said["photometric_interpretation"]), "RGB")
         return pixels
 
     def _native_end(self, index: int) -> int:
@@ -207,18 +183,12 @@ class Display:
 
     def _make_table(self, stored: NDArray[Any]) -> None:
         wide = np.arange(1 << 8 * stored.dtype.itemsize, dtype=f"u{stored.dtype.itemsize}")
-        try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                if self._kind == "PALETTE COLOR":
-                    self._table, self._tinted = _palette(wide, self._dataset)
-                    return
-                values = np.asarray(apply_modality_lut(wide.view(stored.dtype), self._dataset), np.float64)
-                level = self._grey_level(values, stored)
-        except _DAMAGE as exc:
-            raise FrameError(
-                f"{self._name}: its look-up table or window is not valid", Reason.FRAME_UNREADABLE
-            ) from exc
+        with translated(self._name, "its look-up table or window is not valid"), np.errstate(all="ignore"):
+            if self._kind == "PALETTE COLOR":
+                self._table, self._tinted = _palette(wide, self._dataset)
+                return
+            values = np.asarray(apply_modality_lut(wide.view(stored.dtype), self._dataset), np.float64)
+            level = np.nan_to_num(self._grey_level(values, stored))
         grey = np.clip(np.rint(255.0 * level), 0, 255).astype(np.uint8)
         self._table = 255 - grey if self._inverted else grey
 

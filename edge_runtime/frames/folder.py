@@ -69,7 +69,8 @@ class FolderSource:
             if self._closed:
                 return
             name = path.relative_to(self._root).as_posix()
-            subject = self._meta.subject(name, path.name) if self._meta else None
+            keys = (name, f"{self._root.resolve().name}/{name}")  # the table may lie one folder up
+            subject = self._meta.subject(*keys) if self._meta else None
             origin = Origin(SourceKind.FOLDER, name, subject=subject)
             try:
                 pixels, coloured = read_image(path, name)
@@ -77,7 +78,7 @@ class FolderSource:
                 yield bad_frame(index, origin, exc)
                 continue
             first_hw = first_hw or pixels.shape
-            found = self._spacing(name, path.name, pixels.shape == first_hw)
+            found = self._spacing(keys, pixels.shape == first_hw)
             yield Frame(
                 pixels,
                 index,
@@ -103,12 +104,12 @@ class FolderSource:
     ) -> None:
         self.close()
 
-    def _spacing(self, name: str, short: str, same_size: bool) -> Resolved:
+    def _spacing(self, keys: tuple[str, str], same_size: bool) -> Resolved:
         """The operator's word, which is bound to the size of the first image, else the table's."""
-        found = self._meta.spacing(name, short) if self._meta else from_meta_csv(None, None)
+        found = self._meta.spacing(*keys) if self._meta else from_meta_csv(None, None)
         if self._options.spacing is None or not same_size:
             return found
-        return with_operator(found, self._options.spacing, True, name)
+        return with_operator(found, self._options.spacing, True, keys[0])
 
 
 def read_image(path: Path, name: str) -> tuple[NDArray[np.uint8], float]:

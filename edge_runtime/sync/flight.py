@@ -29,7 +29,8 @@ class Pace:
 @dataclass(slots=True)
 class _Flown:
     row: OutboxRow
-    sent_ns: int | None  # None: came back, the broker had nobody to give it to or would not take it
+    acked_ns: int | None = None  # when the broker had it; from then on a receipt is due
+    came_back: bool = False  # the broker had nobody to give it to, or would not take it
 
 
 class Flight:
@@ -63,38 +64,47 @@ class Flight:
         """How many new rows may be sent now."""
         return 0 if self.stalled else max(0, self._pace.window - len(self._flown))
 
-    def sent(self, row: OutboxRow, mid: int, now_ns: int) -> None:
-        self._flown[row.seq] = _Flown(row, now_ns)
+    def sent(self, row: OutboxRow, mid: int) -> None:
+        """A row was published. Its time runs from the PUBACK: on a slow line that may be a minute later."""
+        self._flown[row.seq] = _Flown(row)
         self._seq_of[mid] = row.seq
 
     def again(self, now_ns: int) -> list[OutboxRow]:
         """Flown rows that are to be sent again now; each call for a probe puts the next one off."""
         if self._next_probe_ns is None:
             overdue = [flown for flown in self._flown.values() if self._overdue(flown, now_ns)]
-            if not overdue:
-                return []
-            if any(f.sent_ns is not None and f.sent_ns < self._last_receipt_ns for f in overdue) or all(
-                f.sent_ns is None for f in overdue
-            ):
-                return [flown.row for flown in overdue]  # others arrive: these were lost on the way
+            lost = [flown.row for flown in overdue if flown.came_back or self._receipts_since(flown)]
+            if lost or not overdue:
+                return lost  # others arrive: these were lost on the way
             self._next_probe_ns = now_ns
-        if now_ns < self._next_probe_ns or not self._flown:
+        oldest = min(self._flown.values(), key=lambda flown: flown.row.seq, default=None)
+        if oldest is None or now_ns < self._next_probe_ns or not self._answered(oldest):
             return []
         self._next_probe_ns = now_ns + self._probe_wait_ns
         self._probe_wait_ns = min(2 * self._probe_wait_ns, int(self._pace.probe_max_s * _NS))
-        return [min(self._flown.values(), key=lambda flown: flown.row.seq).row]
+        return [oldest.row]
+
+    def _answered(self, flown: _Flown) -> bool:
+        return flown.came_back or flown.acked_ns is not None
 
     def _overdue(self, flown: _Flown, now_ns: int) -> bool:
-        return flown.sent_ns is None or now_ns - flown.sent_ns > self._pace.receipt_timeout_s * _NS
+        waited_ns = 0 if flown.acked_ns is None else now_ns - flown.acked_ns
+        return flown.came_back or waited_ns > self._pace.receipt_timeout_s * _NS
 
-    def acked(self, mid: int) -> int | None:
+    def _receipts_since(self, flown: _Flown) -> bool:
+        return flown.acked_ns is not None and flown.acked_ns < self._last_receipt_ns
+
+    def acked(self, mid: int, now_ns: int) -> int | None:
         """The row that a PUBACK of any kind is about; None when it is not ours."""
-        return self._seq_of.pop(mid, None)
+        seq = self._seq_of.pop(mid, None)
+        if seq in self._flown:
+            self._flown[seq].acked_ns = now_ns
+        return seq
 
     def came_back(self, seq: int, now_ns: int) -> None:
         """The broker did not deliver it and said so: wait, then probe."""
         if seq in self._flown:
-            self._flown[seq].sent_ns = None
+            self._flown[seq].came_back = True
         if self._next_probe_ns is None:
             self._next_probe_ns = now_ns + self._probe_wait_ns
 

@@ -143,6 +143,7 @@ class Link:
         )  # connack, suback and disconnect: (name, reason, properties)
         self._client = _client(settings, self._inbox, self._answers)
         self.unacked: dict[int, int] = {}  # mid -> when it was published, monotonic ns
+        self._last_ack_ns = 0
         self.receive_max = 65535  # of PUBLISHes without PUBACK that the broker allows us
         self.max_packet: int | None = None
 
@@ -197,18 +198,25 @@ class Link:
             rc = self._client.loop(0)
             if len(self._inbox) == before:
                 break
+        events = self._take_inbox()
+        if not events:
+            self._check_alive(rc)
+        return events
+
+    def _take_inbox(self) -> list[Event]:
         events = list(self._inbox)
         self._inbox.clear()
         for event in events:
             if isinstance(event, Acked):
                 self.unacked.pop(event.mid, None)
-        if not events:
-            self._check_alive(rc)
+                self._last_ack_ns = monotonic_ns()
         return events
 
-    def oldest_unacked_s(self) -> float:
-        """How long the broker has owed us a PUBACK; 0 when it owes none."""
-        return (monotonic_ns() - min(self.unacked.values())) / 1e9 if self.unacked else 0.0
+    def silent_s(self) -> float:
+        """How long the broker has owed us a PUBACK and sent none at all; 0 when it owes none."""
+        if not self.unacked:
+            return 0.0
+        return (monotonic_ns() - max(self._last_ack_ns, min(self.unacked.values()))) / 1e9
 
     def ack(self, received: Received) -> None:
         """Tells the broker that a received message is dealt with: it need not be delivered again."""
@@ -217,15 +225,17 @@ class Link:
     def close(self, last: Message | None = None) -> None:
         """Says goodbye, publishing `last` first; never takes longer than half a second."""
         deadline = monotonic_ns() + int(_BYE_S * 1e9)
-        if last is not None:
-            self.publish(last)
-        while last is not None and self.unacked and monotonic_ns() < deadline:
+        while self.unacked and monotonic_ns() < deadline:
+            if (
+                last is not None and self.room()
+            ):  # one too many would end the connection: then the will speaks
+                self.publish(last)
+                last = None
             if self._client.loop(0.05) != 0:
                 break
-            while self._inbox:
-                event = self._inbox.popleft()
-                if isinstance(event, Acked):
-                    self.unacked.pop(event.mid, None)
+            self._take_inbox()
+        if last is not None and self.room():
+            self.publish(last)
         self._client.disconnect()
         while self._client.socket() is not None and monotonic_ns() < deadline:
             if self._client.loop(0.05) != 0:

@@ -102,7 +102,7 @@ class Session:
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
                 self._count()
-                if self._link.oldest_unacked_s() > puback_timeout_s:
+                if self._link.silent_s() > puback_timeout_s:
                     raise UplinkError(
                         f"the broker has acknowledged nothing for {puback_timeout_s:.0f} s; connecting anew"
                     )
@@ -167,7 +167,7 @@ class Session:
             return
         mid = self._link.publish(message)
         self._ledger.report.sent += 1
-        self._flight.sent(row, mid, clock.monotonic_ns())
+        self._flight.sent(row, mid)
 
     # ------------------------------------------------------------ in
 
@@ -181,7 +181,7 @@ class Session:
 
     def _puback(self, acked: Acked) -> None:
         self.fruitful = True
-        seq = self._flight.acked(acked.mid)
+        seq = self._flight.acked(acked.mid, clock.monotonic_ns())
         if acked.code < NO_SUBSCRIBERS:
             return
         if acked.code >= FAILURE:

@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,8 @@ def make_state_dir(path: Path) -> None:
     """Makes `path` if need be, for its owner only, and proves that it can be written; JournalError if not."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = path / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as exc:
         raise unwritable(path, exc) from exc
 

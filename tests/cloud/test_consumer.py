@@ -21,9 +21,13 @@ TOPICS = DeviceTopics("clinic", "room-1", "dev-1")
 NOW = "2026-01-01T00:00:05.000Z"
 
 
-def message(payload: bytes | None = None, seq: str = "7", epoch: str = "e1", topic: str | None = None) -> Received:
+def message(
+    payload: bytes | None = None, seq: str = "7", epoch: str = "e1", topic: str | None = None
+) -> Received:
     body = outgoing("finding", encode(finding(STAMP))) if payload is None else payload
-    return Received(topic or TOPICS.event("finding"), body, 1, (("epoch", epoch), ("seq", seq), ("schema", "1.0")))
+    return Received(
+        topic or TOPICS.event("finding"), body, 1, (("epoch", epoch), ("seq", seq), ("schema", "1.0"))
+    )
 
 
 def changed(**over: Any) -> Received:
@@ -35,7 +39,12 @@ def test_a_finding_becomes_a_row_and_its_receipt_says_stored() -> None:
     judged = judge(received, NOW)
     assert judged.row is not None
     assert judged.poison is None
-    assert (judged.row.device_id, judged.row.seq, judged.row.epoch, judged.row.exam_id) == ("dev-1", 7, "e1", "exam-1")
+    assert (judged.row.device_id, judged.row.seq, judged.row.epoch, judged.row.exam_id) == (
+        "dev-1",
+        7,
+        "e1",
+        "exam-1",
+    )
     assert (judged.row.received_at, judged.row.body.encode()) == (NOW, received.payload)
     (receipt,) = receipts_for([judged])
     assert receipt.topic == TOPICS.receipts
@@ -51,7 +60,9 @@ def test_an_event_becomes_a_row_of_its_own_kind() -> None:
 
 
 def test_a_later_minor_version_with_new_keys_and_codes_is_accepted() -> None:
-    judged = judge(changed(schema_version="1.9", lesion={"x": 1}, status="new-word", reasons=["new_reason"]), NOW)
+    judged = judge(
+        changed(schema_version="1.9", lesion={"x": 1}, status="new-word", reasons=["new_reason"]), NOW
+    )
     assert judged.poison is None
 
 
@@ -86,7 +97,14 @@ def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, rea
 
 @pytest.mark.parametrize(
     "unknown",
-    [message(seq="x"), message(seq=""), message(seq="-1"), message(seq="9" * 5000), message(epoch=""), message(topic="x")],
+    [
+        message(seq="x"),
+        message(seq=""),
+        message(seq="-1"),
+        message(seq="9" * 5000),
+        message(epoch=""),
+        message(topic="x"),
+    ],
 )
 def test_a_message_from_nobody_is_poison_without_a_receipt(unknown: Received) -> None:
     judged = judge(unknown, NOW)

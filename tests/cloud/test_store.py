@@ -19,7 +19,15 @@ from edge_runtime.errors import ConfigError, UplinkError
 from tests.brokers import free_port
 
 ROW = StoreRow(
-    "finding", "dev-1", "f1", 7, "e1", "exam é", "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.000Z", '{"b": 1.50}'
+    "finding",
+    "dev-1",
+    "f1",
+    7,
+    "e1",
+    "exam é",
+    "2026-01-01T00:00:00.000Z",
+    "2026-01-01T00:00:01.000Z",
+    '{"b": 1.50}',
 )
 POISON = Poison("d1", "er/v1/a/b/c/evt/finding", "not JSON", "2026-01-01T00:00:01.000Z", b"\x00\xff")
 
@@ -47,7 +55,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for parent in (folder.parent, folder.parent.parent):
             parent.chmod(0o711)
     quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **user}
-    subprocess.run([programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet)
+    subprocess.run(
+        [programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet
+    )
     port = free_port()
     options = f"-p {port} -k {folder} -h 127.0.0.1 -c synchronous_commit=off"
     start = [programs / "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start"]

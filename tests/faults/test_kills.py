@@ -59,7 +59,9 @@ def drained_some(setting: Setting, share: float) -> bool:
     return len(stored(setting.store)) > share * len(setting.reported)
 
 
-def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(setting: Setting, broker: Mosquitto) -> None:
+def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
+    setting: Setting, broker: Mosquitto
+) -> None:
     receive = start_receive(broker.url, setting.store)
     sender = start_uplink(setting.state, broker.url)
     try:
@@ -88,7 +90,9 @@ def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
         kill(receive)
 
 
-def test_a_broker_killed_and_restarted_without_memory_loses_nothing(setting: Setting, broker: Mosquitto) -> None:
+def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
+    setting: Setting, broker: Mosquitto
+) -> None:
     receive = start_receive(broker.url, setting.store)
     sender = start_uplink(setting.state, broker.url)
     try:
@@ -173,7 +177,9 @@ def test_receipts_that_are_lost_are_made_good_by_sending_again(tmp_path: Path) -
     with Mosquitto(tmp_path, f"acl_file {acl}") as broker:
         receive = start_receive(broker.url, setting.store)
         try:
-            acl.write_text("topic write er/v1/+/+/+/evt/#\ntopic read er/v1/+/+/+/evt/#\ntopic readwrite er/v1/+/+/+/state\n")
+            acl.write_text(
+                "topic write er/v1/+/+/+/evt/#\ntopic read er/v1/+/+/+/evt/#\ntopic readwrite er/v1/+/+/+/state\n"
+            )
             broker.stop()
             broker.start()
             settings = UplinkSettings(Broker.parse(broker.url), pace=FAST, backoff_max_s=0.3)
@@ -284,7 +290,9 @@ def test_findings_go_over_mutual_tls_and_an_unknown_authority_is_refused_in_one_
     mine = {"cert": tmp_path / "client.pem", "key": tmp_path / "client.key"}
     with Mosquitto(tmp_path, *lines, "require_certificate true", scheme="mqtts") as broker:
         with pytest.raises(UplinkError, match=r"20 rows remain .*not trusted") as caught:
-            uplink.run(setting.state, broker.url, ca=tmp_path / "other" / "ca.pem", once=True, timeout_s=1, **mine)
+            uplink.run(
+                setting.state, broker.url, ca=tmp_path / "other" / "ca.pem", once=True, timeout_s=1, **mine
+            )
         assert "\n" not in str(caught.value)
         with pytest.raises(UplinkError, match="20 rows remain"):
             uplink.run(setting.state, broker.url, ca=tmp_path / "ca.pem", once=True, timeout_s=1)

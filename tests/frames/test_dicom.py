@@ -449,3 +449,28 @@ def test_no_tag_of_the_patient_is_in_what_a_frame_carries() -> None:
             (frame,) = source.frames()
         said = f"{frame.origin} {frame.frame_id}"
         assert not [word for word in secret if len(word) > 3 and word in said]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damaged_byte_whatever_gives_more_than_one_clear_line(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cine = np.stack([np.roll(ramp(), k, axis=1) for k in range(2)])
+    whole = write(
+        (
+            jpeg_cine(cine, 2, False, FrameTime=40, SequenceOfUltrasoundRegions=[region(63, 47)])
+            if seed % 2
+            else dataset(cine.astype(np.uint16), WindowCenter=99, WindowWidth=50, PixelSpacing=[0.1, 0.1])
+        ),
+        tmp_path / "a.dcm",
+    ).read_bytes()
+    for _ in range(60):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        where = rng.integers(132, min(len(whole), 1300), rng.integers(1, 5))
+        damaged[where] = rng.choice([0, 255, 45, 57, rng.integers(256)], where.size)
+        (tmp_path / "a.dcm").write_bytes(damaged.tobytes())
+        try:
+            with open_source(f"dicom:{tmp_path / 'a.dcm'}", limit=5) as source:
+                said = [str(frame.error) for frame in source.frames() if isinstance(frame, BadFrame)]
+        except (ConfigError, SourceLostError) as exc:
+            said = [str(exc)]
+        assert not [line for line in said if "\n" in line or "SECRET" in line]

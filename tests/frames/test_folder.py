@@ -98,6 +98,19 @@ def test_folders_of_folders_are_read_by_their_paths(tmp_path: Path) -> None:
     ]
 
 
+def test_one_folder_of_several_finds_its_rows_in_the_table_above(tmp_path: Path) -> None:
+    save(tmp_path / "x" / "a.png")
+    save(tmp_path / "y" / "a.png")
+    (tmp_path / "meta.csv").write_text("file,subject\nx/a.png,one\ny/a.png,two\n")
+    assert only(tmp_path / "y").origin.subject == "two"
+
+
+def test_a_row_is_never_taken_for_a_file_of_the_same_name_elsewhere(tmp_path: Path) -> None:
+    save(tmp_path / "x" / "a.png")
+    (tmp_path / "meta.csv").write_text("file,spacing_x_mm,spacing_y_mm\na.png,0.1,0.1\n")
+    assert only(tmp_path).spacing is None
+
+
 def test_a_text_file_is_a_frame_that_could_not_be_had(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     (tmp_path / "b.txt").write_text("not an image")

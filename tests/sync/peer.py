@@ -21,7 +21,9 @@ class Peer:
     connack: int = 0
     receive_max: int | None = None
     max_packet: int | None = None
-    puback: Sequence[int | None] = (0,)  # of each finding in turn, the last for all that follow; None: silence
+    puback: Sequence[int | None] = (
+        0,
+    )  # of each finding in turn, the last for all that follow; None: silence
     cut_on_finding: bool = False  # closes the connection instead of answering a finding
     published: list[tuple[str, int]] = field(default_factory=list)  # (topic, length) as they came
     most_unanswered: int = 0

@@ -16,8 +16,14 @@ def rows(*seqs: int) -> list[OutboxRow]:
 def full(now_ns: int = 0) -> Flight:
     flight = Flight(PACE, now_ns)
     for row in rows(1, 2, 3, 4, 5):
-        flight.sent(row, 100 + row.seq, now_ns)
+        send(flight, row, now_ns)
     return flight
+
+
+def send(flight: Flight, row: OutboxRow, now_ns: int) -> None:
+    """Published and taken by the broker."""
+    flight.sent(row, row.seq)
+    assert flight.acked(row.seq, now_ns) == row.seq
 
 
 def seqs(found: list[OutboxRow]) -> list[int]:
@@ -26,10 +32,22 @@ def seqs(found: list[OutboxRow]) -> list[int]:
 
 def test_a_puback_lands_nothing_and_a_receipt_does() -> None:
     flight = full()
-    assert flight.acked(101) == 1
+    assert flight.acked(1, S) is None  # told once
     assert flight.room() == 0
     flight.settled([(1, 2)], S)
     assert flight.room() == 2
+
+
+def test_a_slow_line_is_not_filled_with_the_same_rows_again() -> None:
+    flight = Flight(PACE, 0)
+    for row in rows(1, 2, 3):
+        flight.sent(row, row.seq)
+    assert flight.again(60 * S) == []  # still in the socket: no PUBACK yet
+    for seq in (1, 2, 3):
+        flight.acked(seq, 60 * S)
+    assert seqs(flight.again(66 * S)) == [1]
+    flight.sent(rows(1)[0], 9)
+    assert flight.again(120 * S) == []  # nor is a probe sent while the last is on its way
 
 
 def test_nothing_is_sent_again_before_its_time() -> None:
@@ -48,7 +66,7 @@ def test_when_receipts_stop_one_row_probes_ever_more_rarely() -> None:
     sent = []
     for second in range(6, 60):
         for row in flight.again(second * S):
-            flight.sent(row, 1000 + second, second * S)
+            send(flight, row, second * S)
             sent.append((second, row.seq))
     assert sent == [(6, 1), (7, 1), (9, 1), (13, 1), (21, 1), (29, 1), (37, 1), (45, 1), (53, 1)]
     assert flight.stalled
@@ -58,7 +76,7 @@ def test_when_receipts_stop_one_row_probes_ever_more_rarely() -> None:
 def test_the_first_receipt_opens_the_window_and_the_rest_is_sent_again() -> None:
     flight = full()
     assert seqs(flight.again(6 * S)) == [1]
-    flight.sent(rows(1)[0], 200, 6 * S)
+    send(flight, rows(1)[0], 6 * S)
     flight.settled([(1, 1)], 7 * S)
     assert not flight.stalled
     assert seqs(flight.again(7 * S)) == [2, 3, 4, 5]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import ConfigError, JournalError
-from edge_runtime.sync.database import open_db
+from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import Reserve
@@ -45,7 +45,9 @@ def size_bytes(state: Path) -> int:
     return sum(path.stat().st_size for path in state.glob("findings.db*"))
 
 
-def test_a_batch_is_in_the_journal_and_in_the_outbox_as_it_was_reported(journal: Journal, state: Path) -> None:
+def test_a_batch_is_in_the_journal_and_in_the_outbox_as_it_was_reported(
+    journal: Journal, state: Path
+) -> None:
     with journal.batch() as batch:
         started = event(batch.stamp())
         batch.add(started, encode(started))
@@ -81,7 +83,9 @@ def test_a_stamp_that_is_not_used_leaves_no_gap(journal: Journal, state: Path) -
 
 
 @pytest.mark.parametrize("wrong", [{"seq": 2}, {"epoch": "other"}, {"device_id": "dev-other"}])
-def test_a_record_with_another_stamp_is_refused(journal: Journal, state: Path, wrong: dict[str, object]) -> None:
+def test_a_record_with_another_stamp_is_refused(
+    journal: Journal, state: Path, wrong: dict[str, object]
+) -> None:
     with pytest.raises(ValueError, match="want a record stamped"), journal.batch() as batch:
         record = finding(batch.stamp(), **wrong)
         batch.add(record, encode(record))
@@ -155,7 +159,10 @@ def test_device_key_and_epoch_outlive_the_process(state: Path) -> None:
 
 
 def test_pseudonyms_differ_between_sites_and_do_not_contain_the_text(tmp_path: Path) -> None:
-    with Journal.open(tmp_path / "a", reserve_bytes=0) as a, Journal.open(tmp_path / "b", reserve_bytes=0) as b:
+    with (
+        Journal.open(tmp_path / "a", reserve_bytes=0) as a,
+        Journal.open(tmp_path / "b", reserve_bytes=0) as b,
+    ):
         assert a.pseudonym("DOE^JANE") != b.pseudonym("DOE^JANE")
         assert a.pseudonym("DOE^JANE") != a.pseudonym("DOE^JOHN")
         assert len(a.pseudonym("DOE^JANE")) == 24
@@ -182,15 +189,35 @@ def test_a_page_that_went_bad_is_found_at_open(state: Path) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 200)
     damaged = bytearray((state / "findings.db").read_bytes())
-    for page in range(3, len(damaged) // 4096):
-        damaged[page * 4096 : page * 4096 + 8] = os.urandom(8)
+    for page in range(3, len(damaged) // PAGE_BYTES):
+        damaged[page * PAGE_BYTES : page * PAGE_BYTES + 8] = os.urandom(8)
     (state / "findings.db").write_bytes(damaged)
     with Journal.open(state, reserve_bytes=0) as again:
         assert again.set_aside is not None
         report(again, 1)
 
 
-def test_a_damaged_database_that_another_process_has_open_stays_where_it_is(journal: Journal, state: Path) -> None:
+def test_damage_met_while_recording_is_said_and_the_next_batch_begins_a_new_epoch(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(state, reserve_bytes=0) as first:
+        report(first, 50)
+    damaged = bytearray((state / "findings.db").read_bytes())
+    for page in range(6, len(damaged) // PAGE_BYTES):
+        damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    (state / "findings.db").write_bytes(damaged)
+    monkeypatch.setattr("edge_runtime.sync.journal.CHECK_ALWAYS_BYTES", 0)  # as of a large one
+    with Journal.open(state, reserve_bytes=0) as again:
+        with pytest.raises(JournalError, match=r"^NOT RECORDING: .*damaged"):
+            report(again, 1)
+        assert report(again, 1)[0].seq == 1
+        assert again.set_aside is not None
+        assert len(again.notices) == 1
+
+
+def test_a_damaged_database_that_another_process_has_open_stays_where_it_is(
+    journal: Journal, state: Path
+) -> None:
     report(journal, 1)
     with closing(open_db(state / "findings.db")) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -37,7 +37,9 @@ def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
     """An uplink in a thread; the lines it says. Stopped at the end, which must take less than a second."""
     said: list[str] = []
     stop = threading.Event()
-    settings = UplinkSettings(Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over})
+    settings = UplinkSettings(
+        Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over}
+    )
     thread = threading.Thread(target=Uplink(state, settings, stop, on_notice=said.append).run)
     thread.start()
     try:
@@ -82,8 +84,12 @@ def test_a_row_larger_than_the_broker_takes_is_held_back_and_the_connection_live
     assert outbox.stats(state).pending == 10
 
 
-@pytest.mark.parametrize(("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")])
-def test_a_refusal_is_one_line_and_the_rows_stay_and_are_probed_not_poured(state: Path, code: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")]
+)
+def test_a_refusal_is_one_line_and_the_rows_stay_and_are_probed_not_poured(
+    state: Path, code: int, words: str
+) -> None:
     with Peer(puback=(code,)) as peer, running(state, peer.url) as said:
         until(lambda: findings(peer) >= 13)
         assert sum(words in line for line in said) == 1
@@ -117,7 +123,9 @@ def test_a_row_that_ends_every_connection_is_found_and_held_back(state: Path) ->
 def test_a_broker_that_refuses_us_is_one_line_and_retried(state: Path) -> None:
     with Peer(connack=0x87) as peer, running(state, peer.url) as said:
         until(lambda: peer.connections >= 3)
-        assert said == [f"broker {peer.url}: refused (Not authorized); check user, certificate and access list"]
+        assert said == [
+            f"broker {peer.url}: refused (Not authorized); check user, certificate and access list"
+        ]
 
 
 def test_once_against_nobody_says_how_many_remain_and_why(state: Path) -> None:
@@ -158,11 +166,16 @@ def test_an_uplink_follows_the_journal_into_a_new_epoch(state: Path) -> None:
 
 
 def test_a_host_that_never_answers_does_not_hold_up_a_stop(state: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute, running(state, f"mqtt://127.0.0.1:{mute.getsockname()[1]}"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        running(state, f"mqtt://127.0.0.1:{mute.getsockname()[1]}"),
+    ):
         time.sleep(0.3)
 
 
-@pytest.mark.parametrize("url", ["localhost", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/path", "mqtt://h:x"])
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/path", "mqtt://h:x"]
+)
 def test_a_wrong_broker_url_is_a_usage_error(state: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="want mqtt"):
         uplink.run(state, url, once=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -65,7 +66,7 @@ def test_a_body_outside_the_schema_is_refused_and_never_sent(body: bytes) -> Non
 def test_ranges_hold_exactly_what_went_in(seqs: set[int]) -> None:
     ranges = ranges_of(seqs)
     assert {seq for first, last in ranges for seq in range(first, last + 1)} == seqs
-    assert all(after[0] > before[1] + 1 for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(after[0] > before[1] + 1 for before, after in pairwise(ranges))
 
 
 def test_a_receipt_comes_back_as_it_was_sent_and_ignores_keys_it_does_not_know() -> None:
@@ -105,5 +106,12 @@ def test_an_event_topic_is_read_back_and_nothing_else_is() -> None:
     parsed = parse_event(device.event("finding"))
     assert parsed is not None
     assert (parsed.device, parsed.kind) == (device, "finding")
-    for other in (device.state, device.receipts, "er/v2/a/b/c/evt/finding", "er/v1/a/b/c/evt/x", "er/v1/+/b/c/evt/finding", ""):
+    for other in (
+        device.state,
+        device.receipts,
+        "er/v2/a/b/c/evt/finding",
+        "er/v1/a/b/c/evt/x",
+        "er/v1/+/b/c/evt/finding",
+        "",
+    ):
         assert parse_event(other) is None

@@ -1,0 +1,262 @@
+"""The demo's pictures: frames with their own contour and words burned in, and the measurement over time.
+
+A contour comes from a reported finding and goes onto the frame whose hash that finding names, on no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from edge_runtime.codes import SEVERITY, SpacingSource, Status
+from edge_runtime.commands.demo.findings import circumference
+from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words
+from edge_runtime.errors import ConfigError
+from edge_runtime.frames.phantom import parse_spec, render
+from edge_runtime.frames.source import frame_id, open_source
+from edge_runtime.pictures import overlay
+from edge_runtime.types import Box, Finding, Frame, Geometry, Mask, MaskRecord, Origin, Spacing
+
+PANEL_W, IMAGE_H, WORDS_H, MARGIN, GAP = 800, 540, 196, 28, 24
+INK, QUIET, PAPER, CARD = (236, 240, 243), (148, 160, 172), (11, 15, 20), (20, 26, 33)
+TONE = {Status.USABLE: (94, 200, 170), Status.CAUTION: (236, 184, 92), Status.WITHHELD: (150, 160, 174)}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A frame with what was reported of it."""
+
+    title: str
+    frame: Frame
+    finding: Finding
+    truth: str | None  # what the value is to be compared with, in words
+
+
+# ------------------------------------------------------------------ from a finding back to its frame
+
+
+def frame_of(uri: str, finding: Finding) -> Frame | None:
+    """The frame that `finding` was made of, read again from its source; None where the hash differs."""
+    wanted = finding.source.frame_ids[0]
+    if uri.startswith("phantom:"):
+        index = int(wanted.partition(".")[0])
+        spec = parse_spec(uri.partition(":")[2])
+        pixels, _ = render(spec, index)
+        origin = Origin(finding.source.kind, finding.source.name or "phantom", "US")
+        known = Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM)
+        found = Frame(pixels, index, 0, origin, frame_id(index, pixels), spacing=known)
+        return found if found.frame_id == wanted else None
+    with open_source(uri) as source:
+        for frame in source.frames():
+            if isinstance(frame, Frame) and frame.frame_id == wanted:
+                return frame
+    return None
+
+
+def mask_of(records: Sequence[MaskRecord]) -> Mask | None:
+    """The mask of a finding, on its grid; None where it has none."""
+    if not records or any(record.data is None or record.geometry is None for record in records):
+        return None
+    height, width = records[0].size_hw
+    labels = np.zeros((height, width), np.uint8)
+    for value, record in enumerate(records, 1):
+        labels[decode_counts(record.data or "", (height, width))] = value
+    way = records[0].geometry
+    assert way is not None
+    geometry = Geometry(
+        (height, width), Box(0, 0, width, height), way.step_x, way.step_y, way.offset_x, way.offset_y
+    )
+    names = tuple(record.label for record in records)
+    return Mask(labels, names, geometry, (0.0,) * len(names), (0.0,) * len(names), 1.0)
+
+
+def decode_counts(text: str, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """The inside of COCO's compressed `counts`, (h, w); the inverse of `measure.findings.coco_counts`."""
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii"):
+        group = code - 48
+        value |= (group & 0x1F) << shift
+        shift += 5
+        if group & 0x20:
+            continue
+        if group & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return inside.reshape(size_hw, order="F")
+
+
+# ------------------------------------------------------------------ panels
+
+
+def draw(panel: Panel) -> Image.Image:
+    """One panel, 800 pixels wide: the image, its contour, then what was said of it."""
+    card = Image.new("RGB", (PANEL_W, IMAGE_H + WORDS_H), CARD)
+    card.paste(_picture(panel), (0, 0))
+    pen = ImageDraw.Draw(card)
+    _burn(pen, (MARGIN - 8, 16), panel.title, 21, INK)
+    _burn(pen, (MARGIN - 8, IMAGE_H - 36), RESEARCH, 17, QUIET)
+    status, head = panel.finding.status, circumference(panel.finding)
+    top = IMAGE_H + 22
+    badge = status.value.upper()
+    width = pen.textlength(badge, font=_font(17))
+    right = PANEL_W - MARGIN
+    pen.rounded_rectangle((right - width - 28, top + 6, right, top + 38), 16, outline=TONE[status], width=2)
+    pen.text((right - width - 14, top + 12), badge, font=_font(17), fill=TONE[status])
+    if head is not None and head.value is not None:
+        low, high = head.interval or (head.value, head.value)
+        said = f"{head.value:.1f} mm"
+        pen.text((MARGIN, top - 4), said, font=_font(44), fill=INK)
+        beside = MARGIN + pen.textlength(said, font=_font(44)) + 16
+        pen.text((beside, top + 18), f"{low:.1f} to {high:.1f}", font=_font(21), fill=QUIET)
+        pen.text((MARGIN, top + 60), f"Head circumference{panel.truth or ''}", font=_font(21), fill=INK)
+    else:
+        pen.text((MARGIN, top - 4), "No measurement", font=_font(44), fill=INK)
+    _reasons(pen, panel.finding, top + (94 if head is not None else 66))
+    return card
+
+
+def _reasons(pen: ImageDraw.ImageDraw, finding: Finding, top: int) -> None:
+    """At most two reasons, the severest first, and what no number here can say."""
+    ordered = sorted(finding.reasons, key=lambda reason: SEVERITY[reason] is not Status.WITHHELD)
+    shown = [in_words(reason) for reason in ordered if reason.value != "interval_uncalibrated"][:2]
+    text = "; ".join(shown)
+    pen.text((MARGIN, top), f"{text[:1].upper()}{text[1:]}", font=_font(18), fill=TONE[finding.status])
+    pen.text((MARGIN, top + 28), SIZE_ONLY, font=_font(18), fill=QUIET)
+
+
+def _picture(panel: Panel) -> Image.Image:
+    """The frame with its contour, scaled into the panel's place without changing its shape. Withheld: no contour."""
+    shown = mask_of(panel.finding.masks) if panel.finding.status is not Status.WITHHELD else None
+    bgr = overlay(panel.frame, shown)
+    scale = min(PANEL_W / bgr.shape[1], IMAGE_H / bgr.shape[0])
+    size = (round(bgr.shape[1] * scale), round(bgr.shape[0] * scale))
+    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    scaled = cv2.cvtColor(cv2.resize(bgr, size, interpolation=how), cv2.COLOR_BGR2RGB)
+    place = Image.new("RGB", (PANEL_W, IMAGE_H), (0, 0, 0))
+    place.paste(Image.fromarray(scaled), ((PANEL_W - size[0]) // 2, (IMAGE_H - size[1]) // 2))
+    return place
+
+
+def _burn(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, fill: tuple[int, ...]) -> None:
+    """Text on the image itself, on a dark plate so that bright tissue cannot hide it."""
+    left, top, right, bottom = pen.textbbox(at, text, font=_font(size))
+    pen.rounded_rectangle((left - 10, top - 7, right + 10, bottom + 7), 7, fill=PAPER)
+    pen.text(at, text, font=_font(size), fill=fill)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # Aileron, inside Pillow: the same letters on every machine
+
+
+def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
+    """The panels in a row."""
+    width = GAP + sum(panel.width + GAP for panel in panels)
+    row = Image.new("RGB", (width, panels[0].height + 2 * GAP), PAPER)
+    left = GAP
+    for panel in panels:
+        row.paste(panel, (left, GAP))
+        left += panel.width + GAP
+    return row
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Writes the picture as PNG. Raises ConfigError."""
+    try:
+        picture.save(path, format="PNG", optimize=False, compress_level=6)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space") from exc
+
+
+# ------------------------------------------------------------------ the measurement over time
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was done to the demo's processes."""
+
+    at_ns: int  # monotonic, as in a finding
+    what: str
+
+
+def plot(
+    path: Path, findings: Sequence[Finding], true_mm: float, events: Sequence[Event], begun_ns: int
+) -> bool:
+    """Draws every captured circumference with its interval against the true one; False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    heads = [
+        (finding.monotonic_ns, one) for finding in findings if (one := circumference(finding)) is not None
+    ]
+    if not heads:
+        return False
+    at = np.array([(moment - begun_ns) / 1e9 for moment, _ in heads])
+    value = np.array([one.value for _, one in heads], float)
+    spread = np.array([one.interval or (one.value, one.value) for _, one in heads], float)
+    figure = Figure(figsize=(10, 4.6), dpi=160, facecolor="white")
+    axes = figure.add_axes((0.075, 0.15, 0.9, 0.64))
+    _frame_axes(axes)
+    axes.axhline(true_mm, color="#0b0f14", linewidth=1.4, zorder=2)
+    axes.errorbar(
+        at,
+        value,
+        yerr=np.abs(spread.T - value),
+        fmt="o",
+        markersize=4.5,
+        color="#1f7a68",
+        ecolor="#9fcfc3",
+        elinewidth=2.2,
+        zorder=3,
+    )
+    low = min(spread.min(), true_mm) - 4
+    high = max(spread.max(), true_mm) + 7
+    axes.set_ylim(low, high)
+    axes.set_xlim(-0.3, max(at.max(), *((event.at_ns - begun_ns) / 1e9 for event in events), 1.0) + 0.6)
+    axes.text(
+        axes.get_xlim()[1],
+        true_mm,
+        f"true {true_mm:.0f} mm ",
+        ha="right",
+        va="bottom",
+        fontsize=9.5,
+        color="#0b0f14",
+    )
+    for event in events:
+        moment = (event.at_ns - begun_ns) / 1e9
+        axes.axvline(moment, color="#b5442e", linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
+        axes.text(moment, high, f" {event.what}", ha="left", va="top", fontsize=9.5, color="#b5442e")
+    axes.set_xlabel("seconds since the start", fontsize=10, color="#45505c")
+    figure.text(
+        0.075, 0.925, "Head circumference of a moving phantom", fontsize=15, color="#0b0f14", weight="bold"
+    )
+    figure.text(
+        0.075,
+        0.865,
+        "each dot a reported finding with its interval, in mm; dashed: a process ended with kill -9",
+        fontsize=10.5,
+        color="#45505c",
+    )
+    figure.text(0.975, 0.02, f"{SIZE_ONLY} {RESEARCH}", fontsize=8.5, color="#7b8794", ha="right")
+    figure.savefig(path)
+    return True
+
+
+def _frame_axes(axes: Any) -> None:
+    """Only what is needed to read a value."""
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#c4ccd4")
+    axes.tick_params(length=0, labelsize=10, colors="#45505c")
+    axes.grid(axis="y", color="#e8ecef", linewidth=0.9)
+    axes.set_axisbelow(True)

@@ -1,0 +1,194 @@
+"""The demo's summary as one HTML file: no script, nothing to load, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from edge_runtime.commands.demo.findings import Delivery
+from edge_runtime.commands.demo.report import YOURS, DemoReport, kept, real_heads, sized, withheld
+from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #10161c; --quiet: #5b6774; --paper: #f6f7f8; --card: #ffffff;
+  --line: #e2e6ea; --accent: #1f7a68; --alarm: #b5442e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ecef; --quiet: #98a4b0; --paper: #0e1318;
+  --card: #161d24; --line: #28323c; --accent: #5ec8aa; --alarm: #ef8a72; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); -webkit-text-size-adjust: 100%;
+  font: 16px/1.55 Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 64px; }
+h1 { font-size: clamp(26px, 5vw, 38px); line-height: 1.15; letter-spacing: -.02em; margin: 20px 0 10px; }
+h2 { font-size: 20px; letter-spacing: -.01em; margin: 44px 0 10px; }
+p { max-width: 68ch; margin: 8px 0; } .lead { font-size: 18px; } .quiet { color: var(--quiet); }
+.research { display: inline-block; font-size: 13.5px; color: var(--quiet); border: 1px solid var(--line);
+  border-radius: 99px; padding: 4px 12px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 26px 0 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 14px 16px; }
+.tile b { display: block; font-size: 28px; line-height: 1.2; letter-spacing: -.02em; font-weight: 600;
+  font-variant-numeric: tabular-nums; }
+.tile span { color: var(--quiet); font-size: 13.5px; line-height: 1.35; display: block; }
+.tile.kept b { color: var(--accent); } .tile.alarm b { color: var(--alarm); }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
+img { width: 100%; height: auto; display: block; border-radius: 14px; border: 1px solid var(--line); }
+.plot { background: #fff; padding: 6px; }
+dl { display: grid; grid-template-columns: minmax(90px, 130px) 1fr; gap: 10px 18px; margin: 12px 0; }
+dt { color: var(--quiet); } dd { margin: 0; max-width: 72ch; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 14px;
+  overflow-x: auto; font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; margin: 8px 0; }
+.problem { border-left: 3px solid var(--alarm); padding-left: 14px; }
+footer { margin-top: 48px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--quiet); font-size: 14px; }
+@media (max-width: 520px) { main { padding: 18px 14px 48px; } .tiles { grid-template-columns: 1fr 1fr; }
+  dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 12px; } }
+"""
+
+
+def render(report: DemoReport, panels: Sequence[Path] = ()) -> str:
+    """The page. `panels` are PNG files; they and the plot are put inside it."""
+    return "\n".join(
+        part
+        for part in (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>edge-runtime demo</title><style>{_STYLE}</style></head><body><main>",
+            f'<span class="research">{RESEARCH}</span>',
+            f"<h1>{_headline(report)}</h1>",
+            f'<p class="lead">{_lead(report)}</p>',
+            _problems(report),
+            _tiles(report),
+            _pictures(panels),
+            _plot(report),
+            _told(report),
+            _next(report),
+            f"<footer>{SIZE_ONLY} {RESEARCH}<br>{_how(report)}</footer></main></body></html>",
+        )
+        if part
+    )
+
+
+def _headline(report: DemoReport) -> str:
+    if report.problems:
+        return "Something failed on this machine"
+    if report.delivery.broker is None:
+        return "Every finding is on disk and waits for a network"
+    return "Every finding that was reported arrived, once"
+
+
+def _lead(report: DemoReport) -> str:
+    killed = f", while {joined(report.killed)} ended with kill -9" if report.killed else ""
+    return (
+        "Ultrasound frames went through a segmentation model as they came. What it measured was written to disk "
+        f"first and only then reported{escape(killed)}. Then every reported finding was looked up "
+        f"{'in the cloud’s database' if report.delivery.broker else 'in the outbox'}."
+    )
+
+
+def _problems(report: DemoReport) -> str:
+    return "".join(f'<p class="problem">{escape(problem)}</p>' for problem in report.problems)
+
+
+def _tiles(report: DemoReport) -> str:
+    delivery, live = report.delivery, report.live
+    tiles = [_delivered(delivery)]
+    if delivery.broker is not None:
+        tiles.append(_tile(str(delivery.twice), "stored twice", "alarm" if delivery.twice else "kept"))
+    if live is not None:
+        tiles.append(
+            _tile(f"{live.fps:.1f}", f"frames a second, {live.processed} of {live.offered} analysed")
+        )
+        if live.age_ms_p50 is not None:
+            tiles.append(
+                _tile(
+                    f"{live.age_ms_p50:.1f} ms",
+                    f"from frame to result; 99 of 100 within {live.age_ms_p99:.1f} ms",
+                )
+            )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _delivered(delivery: Delivery) -> str:
+    if delivery.broker is None:
+        return _tile(str(delivery.reported), "findings reported, all on disk", "kept")
+    kind = "alarm" if delivery.missing else "kept"
+    return _tile(f"{delivery.stored} of {delivery.reported}", "reported findings are in the database", kind)
+
+
+def _tile(number: str, words: str, kind: str = "") -> str:
+    return f'<div class="tile {kind}"><b>{escape(number)}</b><span>{escape(words)}</span></div>'
+
+
+def _pictures(panels: Sequence[Path]) -> str:
+    if not panels:
+        return ""
+    images = "".join(_image(path, "a frame with what was reported of it") for path in panels)
+    return (
+        "<h2>What it saw</h2><p>Each contour belongs to a finding that was reported and lies on the very frame the "
+        "finding names; the frame is found again by its hash. Where a finding is withheld there is no contour and no "
+        f'number.</p><div class="panels">{images}</div>'
+    )
+
+
+def _image(path: Path, words: str, kind: str = "") -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img class="{kind}" alt="{escape(words)}" src="data:image/png;base64,{data}">'
+
+
+def _plot(report: DemoReport) -> str:
+    if report.files.measurement is None:
+        return ""
+    image = _image(
+        Path(report.files.measurement), "head circumference over time against the true value", "plot"
+    )
+    return f"<h2>The measurement over time</h2>{image}"
+
+
+def _told(report: DemoReport) -> str:
+    """The parts of the demo, a sentence or two each."""
+    rows: list[tuple[str, list[str]]] = []
+    if report.live is not None:
+        before = f"{report.live.captures_before_kill} of the {report.live.captures} captures were reported before the kill."
+        rows.append(("Live", [_sentence(sized(report.live.head)), before]))
+    if report.phantom is not None:
+        rows.append(("Every frame", [_sentence(sized(report.phantom))]))
+    if report.echo is not None:
+        rows.append(("Real heart", _heart(report)))
+    if report.heads is not None:
+        rows.append(("Real heads", [f"{real_heads(report.heads)}."]))
+    rows.append(("Delivery", [_sentence(text) for text in kept(report.delivery)]))
+    if report.notes:
+        rows.append(("Left out", [_sentence(note) for note in report.notes]))
+    said = "".join(f"<dt>{escape(title)}</dt><dd>{escape(' '.join(texts))}</dd>" for title, texts in rows)
+    return f"<h2>Part by part</h2><dl>{said}</dl>"
+
+
+def _heart(report: DemoReport) -> list[str]:
+    echo = report.echo
+    assert echo is not None
+    texts = [f"A cine of a heart, in front of a model for heads: {withheld(echo)}."]
+    if echo.spacing_reason is not None:
+        texts.append(f"Its pixel size was refused: {in_words(echo.spacing_reason)}.")
+    return texts
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _next(report: DemoReport) -> str:
+    state = Path(report.files.folder) / "state"
+    commands = (f"edge-runtime outbox stats --state {state}", YOURS, "edge-runtime doctor")
+    said = "".join(f"<pre>{escape(command)}</pre>" for command in commands)
+    return (
+        "<h2>Where to look next</h2><p>Beside this page: <b>findings.jsonl</b>, every finding as it was reported; "
+        f"<b>cloud.db</b>, what arrived; <b>state/</b>, the device’s journal.</p>{said}"
+    )
+
+
+def _how(report: DemoReport) -> str:
+    return escape(
+        f"{report.model}, {report.precision} on {report.backend}; figures of this machine, {report.seconds:.0f} s in all. "
+        "A run’s counts die with it, so the frame figures are those of the run after the kill. The interval is the "
+        "model’s own for real heads; a phantom is a drawing and shows that the way from pixels to millimetres is right."
+    )

@@ -1,0 +1,149 @@
+"""The demo's folder: what is in it, how it is made anew, and which real images are at hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.infer.model import load_model
+
+MARKER = ".edge-runtime-demo"
+HEADS = 12
+CAPTURES = """\
+# The demo captures several times a second, so that there is much to lose when a process is killed.
+[capture]
+hold_s = 0.2
+gap_s = 0.25
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Absolute paths of one demo. `state`, `work` and `cloud.db` belong to it alone and are made anew each time."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "cloud.db"
+
+    @property
+    def config(self) -> Path:
+        return self.work / "demo.toml"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "summary.html"
+
+    @property
+    def findings(self) -> Path:
+        return self.folder / "findings.jsonl"
+
+    @property
+    def overlay(self) -> Path:
+        return self.folder / "overlay.png"
+
+    @property
+    def measurement(self) -> Path:
+        return self.folder / "measurement.png"
+
+
+def set_up(out: Path) -> Stage:
+    """The folder, emptied of an earlier demo's files and of nothing else. Raises ConfigError."""
+    stage = Stage(out.resolve())
+    results = (stage.summary, stage.findings, stage.overlay, stage.measurement)
+    cloud = [stage.folder / f"cloud.db{end}" for end in ("", "-wal", "-shm")]
+    mine = stage.folder / MARKER
+    try:
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        taken = [path.name for path in (stage.state, stage.work, *cloud, *results) if path.exists()]
+        if taken and not mine.exists():
+            raise ConfigError(f"--out {out}: holds {', '.join(taken)} that no demo made; name another folder")
+        mine.write_text(
+            "state/, work/ and cloud.db in this folder are made anew by each edge-runtime demo.\n"
+        )
+        for folder in (stage.state, stage.work):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for file in (*cloud, *results):
+            file.unlink(missing_ok=True)
+        stage.work.mkdir()
+        stage.config.write_text(CAPTURES)
+    except OSError as exc:
+        raise ConfigError(f"--out {out}: cannot be written ({exc.strerror}); name another folder") from exc
+    return stage
+
+
+def echo_cine() -> Path | None:
+    """The heart that ships inside the pydicom wheel; found without importing or downloading anything."""
+    spec = find_spec("pydicom")
+    if spec is None or spec.origin is None:
+        return None
+    return next(Path(spec.origin).parent.rglob("examples_ybr_color.dcm"), None)
+
+
+def find_data(named: Path | None) -> Path | None:
+    """The folder with real fetal heads: the one named, `EDGE_RUNTIME_DATA`, or `shared/data` beside the project.
+
+    Raises ConfigError for one that was named and has none.
+    """
+    if named is not None and not _has_heads(named):
+        raise ConfigError(
+            f"--data {named}: no fetal_head/meta.csv with images/ in it; leave --data out or name another"
+        )
+    beside = [Path("../shared/data"), Path(__file__).resolve().parents[4] / "shared" / "data"]
+    told = os.environ.get("EDGE_RUNTIME_DATA")
+    places = [named] if named else [Path(told)] if told else beside
+    return next((place.resolve() for place in places if _has_heads(place)), None)
+
+
+def _has_heads(data: Path) -> bool:
+    return (data / "fetal_head" / "meta.csv").is_file() and (data / "fetal_head" / "images").is_dir()
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """A few real heads in a folder of their own, with the published circumference of each by file name."""
+
+    folder: Path
+    true_mm: dict[str, float]
+    held_out: bool
+
+
+def choose_heads(data: Path, work: Path) -> Heads | None:
+    """One image each of `HEADS` exams, from the smallest head to the largest in even steps: nobody picks."""
+    with (data / "fetal_head" / "meta.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("hc_mm")]
+    kept = load_model("fetal_head").home / "test_subjects.txt"
+    held_out = kept.is_file()
+    if held_out:
+        subjects = set(kept.read_text().split())
+        rows = [row for row in rows if row["subject"] in subjects]
+    rows = list({row["subject"]: row for row in rows}.values())
+    rows.sort(key=lambda row: float(row["hc_mm"]))
+    if not rows:
+        return None
+    steps = min(HEADS, len(rows))
+    rows = [rows[(2 * at + 1) * len(rows) // (2 * steps)] for at in range(steps)]
+    folder = work / "heads"
+    folder.mkdir()
+    for row in rows:
+        shutil.copyfile(data / "fetal_head" / "images" / row["file"], folder / row["file"])
+    with (folder / "meta.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return Heads(folder, {row["file"]: float(row["hc_mm"]) for row in rows}, held_out)

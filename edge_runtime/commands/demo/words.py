@@ -1,0 +1,70 @@
+"""Reason codes and statuses in plain words, for the demo's reader. The codes themselves stay in every file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge_runtime.codes import Reason
+
+RESEARCH = "Research use only. Not a medical device."
+SIZE_ONLY = "Size only, not checked for abnormality."
+
+_WORDS: dict[Reason, str] = {
+    Reason.FRAME_UNREADABLE: "the frame cannot be read",
+    Reason.IMAGE_TOO_SMALL: "the image is too small",
+    Reason.IMAGE_TOO_LARGE: "the image is too large",
+    Reason.COLOUR_IMAGE: "it is a colour image",
+    Reason.BLANK: "the image is blank",
+    Reason.FROZEN: "the image is frozen",
+    Reason.SATURATED: "the gain is too high",
+    Reason.BLURRED: "the image is blurred",
+    Reason.LOW_GAIN: "the gain is too low",
+    Reason.MODALITY_MISMATCH: "it is another kind of imaging",
+    Reason.FOREIGN_IMAGE: "it does not look like a fetal head",
+    Reason.STRUCTURE_NOT_FOUND: "no head was found",
+    Reason.LOW_CONFIDENCE: "the model is not sure enough",
+    Reason.MODEL_OUTPUT_INVALID: "the model's answer cannot be used",
+    Reason.NO_MEASUREMENT_DEFINED: "there is nothing to measure",
+    Reason.CUT_BY_BORDER: "the outline is cut off by the border",
+    Reason.SHAPE_NOT_ELLIPTIC: "the outline is not a head's ellipse",
+    Reason.SEVERAL_PARTS: "the outline is in several parts",
+    Reason.LUNG_MISSING: "a lung is missing",
+    Reason.OUT_OF_RANGE: "the value is outside the plausible range",
+    Reason.ATYPICAL_RATIO: "width and length do not go together as in most heads",
+    Reason.SPACING_MISSING: "nothing says how large a pixel is",
+    Reason.SPACING_ZERO: "the file says that a pixel has no size",
+    Reason.SPACING_IMPLAUSIBLE: "the file's pixel size is implausible",
+    Reason.SPACING_REGION_OUTSIDE_IMAGE: "the file's scale is for a region that reaches outside its image",
+    Reason.SPACING_REGION_WITHOUT_UNITS: "the file's scale has no units",
+    Reason.SPACING_SEVERAL_REGIONS: "the file has several regions with different scales",
+    Reason.SPACING_OPERATOR: "the pixel size was typed in by a person",
+    Reason.SPACING_CALIBRATION_UNKNOWN: "how the pixel size was calibrated is not known",
+    Reason.SPACING_AT_DETECTOR: "the pixel size holds at the detector, not in the body",
+    Reason.SPACING_OUTSIDE_MODEL_RANGE: "the model was not made for pixels of this size",
+    Reason.PIXEL_ASPECT_ASSUMED: "square pixels had to be assumed",
+    Reason.PLANE_UNCONFIRMED: "nobody has confirmed the standard plane",
+    Reason.AGE_OUT_OF_VALIDITY: "too small or too large for an age",
+    Reason.AGE_TERM_NOT_EXCLUDED: "the age would reach beyond the table",
+    Reason.GA_NOT_INDEPENDENT: "the age was derived from this very size",
+    Reason.INTERVAL_UNCALIBRATED: "its interval is not calibrated",
+}
+
+
+def in_words(reason: Reason | str) -> str:
+    """The reason in plain words; a code of a later version as it is, without its underscores."""
+    try:
+        return _WORDS[Reason(reason)]
+    except (ValueError, KeyError):
+        return str(reason.value if isinstance(reason, Reason) else reason).replace("_", " ")
+
+
+def listed(counts: dict[str, int], most: int = 3) -> str:
+    """The commonest reasons in words with how often each came: `no head was found (21), ...`."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{in_words(reason)} ({times})" for reason, times in ordered[:most])
+
+
+def joined(parts: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *before, last = list(parts) or [""]
+    return f"{', '.join(before)} and {last}" if before else last
