@@ -88,12 +88,12 @@ def producer_command(kind: str, folder: Path, rate: float) -> Callable[[], subpr
             )
         source = f"phantom:fetal_head?hc_mm=250&frames=1000000&fps={rate:g}&seed=1"
         out = folder / f"out-{next(starts)}.jsonl"
-        options = ["--state", str(state), "--out", str(out)]
+        options = ["--state", str(state), "--out", str(out), "--policy", "every", "--fps", f"{rate:g}"]
         return subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "edge_runtime.cli",
+                "edge_runtime",
                 "run",
                 "--model",
                 "fetal_head",
@@ -195,7 +195,8 @@ def main() -> int:
             Path(folder), arguments.seconds, arguments.rate, arguments.producer, random.Random(seed)
         )
     print(json.dumps({**result, "seed": seed}))
-    return 1 if result["lost"] or result["twice"] or result["left_in_outbox"] else 0
+    bad = result["lost"] or result["twice"] or result["left_in_outbox"] or not result["reported"]
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

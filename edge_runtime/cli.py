@@ -101,7 +101,8 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
     )
     show(report, as_json, command.lines(report))
     if not report.ok:
-        _fail("; ".join(report.problems), 1)
+        more = len(report.problems) - 1
+        _fail(report.problems[0] + (f"; and {more} more" if more else ""), 1)
 
 
 @app.command(

@@ -46,17 +46,10 @@ class Capture(Table, frozen=True):
     spread: Positive = 0.02  # relative range of the value while it holds
 
 
-class Live(Table, frozen=True):
-    """How long a silent source is waited for."""
-
-    stall_s: Positive = 5.0
-
-
 class Config(Table, frozen=True):
     site: Site = Site()
     journal: JournalLimits = JournalLimits()
     capture: Capture = Capture()
-    live: Live = Live()
 
 
 def read_config(path: Path | None, state_dir: Path) -> Config:

@@ -80,10 +80,11 @@ def decide(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         above: NDArray[np.uint8] = (probabilities[0] > 0.5).view(np.uint8)
         return above
     best = probabilities[0].copy()
-    labels = np.zeros(best.shape, np.uint8)
+    labels: NDArray[np.uint8] = np.zeros(best.shape, np.uint8)
     for value, channel in enumerate(probabilities[1:], start=1):
-        np.copyto(labels, value, where=channel > best)
-        np.maximum(best, channel, out=best)
+        better = cv2.compare(channel, best, cv2.CMP_GT)  # 0 or 255
+        cv2.max(labels, cv2.min(better, value), dst=labels)  # values rise, so the last better one stays
+        cv2.max(best, channel, dst=best)
     return labels
 
 

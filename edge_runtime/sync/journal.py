@@ -14,13 +14,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime import clock
-from edge_runtime.codes import Clock
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync import database
+from edge_runtime.sync.batch import Batch, Row, Stamp
 from edge_runtime.sync.database import open_db, read_meta
 from edge_runtime.sync.state import (
     DATABASE,
@@ -32,7 +31,6 @@ from edge_runtime.sync.state import (
     sync_dir,
     unwritable,
 )
-from edge_runtime.types import ExamEvent, Finding
 
 __all__ = ["Batch", "Journal", "Stamp", "open_db"]
 
@@ -41,52 +39,6 @@ EVICT_ROWS = 16  # per step; a full quota gives up a hundredth at once, so that 
 CHECK_ALWAYS_BYTES = 128 * 2**20
 _SLACK_BYTES = 64 * 2**10  # a transaction's pages beyond its rows: index nodes, the outbox, half-full pages
 _RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
-
-_Row = tuple[int, str, str, str, str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a record must carry to be added: who, which number, when and by what clock."""
-
-    device_id: str
-    epoch: str  # of this database: a new one begins when it had to be made anew
-    boot_id: str
-    seq: int
-    created_at: str
-    clock: Clock
-    monotonic_ns: int
-
-
-class Batch:
-    """The records of one transaction. None of them is reported until the `with` block has ended well."""
-
-    def __init__(self, device: str, epoch: str, next_seq: int) -> None:
-        self._device, self._epoch, self._next = device, epoch, next_seq
-        self.rows: list[_Row] = []
-
-    def stamp(self) -> Stamp:
-        """The stamp of the next record. A number is taken by `add`: a stamp not used leaves no gap."""
-        return Stamp(
-            self._device,
-            self._epoch,
-            clock.boot_id(),
-            self._next,
-            clock.utc_now(),
-            clock.clock_quality(),
-            clock.monotonic_ns(),
-        )
-
-    def add(self, record: Finding | ExamEvent, body: bytes) -> None:
-        """Adds a record made with the last stamp; `body` is `encode(record)`. ValueError for another's stamp."""
-        want = (self._device, self._epoch, self._next)
-        if (came := (record.device_id, record.epoch, record.seq)) != want:
-            raise ValueError(f"journal: want a record stamped {want}, got {came}")
-        kind, name = (
-            ("finding", record.finding_id) if isinstance(record, Finding) else ("event", record.event_id)
-        )
-        self.rows.append((record.seq, kind, name, record.exam_id, record.created_at, body))
-        self._next += 1
 
 
 class Journal:
@@ -235,7 +187,7 @@ class Journal:
             self._rollback()
             raise database.journal_error(self.state_dir, exc) from exc
 
-    def _write(self, rows: list[_Row]) -> None:
+    def _write(self, rows: list[Row]) -> None:
         self._db.executemany(database.ADD_JOURNAL, rows)
         self._db.executemany(database.ADD_OUTBOX, [(row[0],) for row in rows])
         self._db.execute("COMMIT")
@@ -365,7 +317,7 @@ class Journal:
         db = open_db(self.path, quota_bytes=self._quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
-                _check(db)
+                database.check(db)
             known = db.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
             remembered = read_meta(db, self.path).get("device_id") if known else None
             name = device_id(self.state_dir, remembered)
@@ -397,13 +349,3 @@ class Journal:
             return self._open_checked()
         finally:
             self._lock.share()
-
-
-def _check(db: sqlite3.Connection) -> None:
-    """Reads all of a database, 0.1 s for 100 MB from memory; raises DatabaseError when it is damaged.
-
-    Not asked of a larger one that was closed well: there damage shows when it is used, and `_begin` sets it aside.
-    """
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(f"quick_check: {verdict}")

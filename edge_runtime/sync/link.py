@@ -10,82 +10,30 @@ from __future__ import annotations
 import ssl
 import threading
 from collections import deque
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from edge_runtime.clock import monotonic_ns
-from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.errors import UplinkError
+from edge_runtime.sync.broker import Broker, Tls
+
+__all__ = [
+    "CONNECT_TIMEOUT_S",
+    "NO_SUBSCRIBERS",
+    "Acked",
+    "Broker",
+    "Event",
+    "Link",
+    "Message",
+    "Received",
+    "Settings",
+    "Tls",
+]
 
 NO_SUBSCRIBERS = 0x10  # the broker took it and had nobody to give it to
 CONNECT_TIMEOUT_S = 60.0  # mutual TLS over 2.4 kbit/s takes 13.5 s
 _POLL_PACKETS = 200
 _BYE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Paths of PEM files; all None is the system's trust store and no client certificate."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Raises ConfigError, naming the file, when one of them cannot be used."""
-        for path in (self.ca, self.cert, self.key):
-            if path is not None and not path.is_file():
-                raise ConfigError(f"TLS file {path}: not found")
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
-        except (ssl.SSLError, OSError) as exc:
-            raise ConfigError(f"TLS files {self.ca}, {self.cert}, {self.key}: {exc}") from exc
-        context.sslsocket_class = _Socket
-        return context
-
-
-class _Socket(ssl.SSLSocket):
-    """Closes itself when its handshake fails: paho forgets it then and leaves it open."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is: `mqtt[s]://[user:password@]host[:port]`."""
-
-    host: str
-    port: int
-    secure: bool
-    username: str | None = None
-    password: str | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Broker:
-        wanted = "want mqtt://host[:port] or mqtts://host[:port]"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as exc:
-            raise ConfigError(f"broker: {wanted} ({exc})") from exc
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
-            raise ConfigError(f"broker {parts.scheme}://{parts.hostname or ''}: {wanted}")
-        secure = parts.scheme == "mqtts"
-        return cls(parts.hostname, port or (8883 if secure else 1883), secure, parts.username, parts.password)
-
-    def __str__(self) -> str:  # without the password
-        return f"{'mqtts' if self.secure else 'mqtt'}://{self.host}:{self.port}"
-
-    def __repr__(self) -> str:
-        return f"Broker({str(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +70,7 @@ class Settings:
 
     broker: Broker
     client_id: str
-    tls: Tls = Tls()
+    tls: Tls = field(default_factory=Tls)
     will: Message | None = None
     keepalive_s: int = 30
     receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say

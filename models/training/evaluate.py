@@ -310,11 +310,10 @@ def intervals(
     for name, values in pairs.items():
         table = np.array(values)
         tune, conformal, held = (table[kept[split]] for split in ("tune", "conformal", "test"))
-        # no narrower for a small head than for one at the middle, or at every size alike, or by size alone
-        knees = (0.0, *np.quantile(tune[:, 0], (0.1, 0.25, 0.5, 0.75, 1.0)))
-        knee = min(knees, key=lambda knee: _scale(tune, knee) * float(np.maximum(knee, tune[:, 0]).mean()))
+        # the error grows with the head; below the smallest tenth of the heads it does not shrink any more
+        knee = float(np.quantile(tune[:, 0], 0.1))
         scale = _scale(conformal, knee)
-        half_width[name] = {"absolute_mm": scale * float(knee), "relative": scale}
+        half_width[name] = {"absolute_mm": scale * knee, "relative": scale}
         width = scale * np.maximum(knee, held[:, 0])
         inside = np.abs(held[:, 0] - held[:, 1]) <= width
         test[name] = {

@@ -10,13 +10,23 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-_UPLINK = "import sys; from pathlib import Path; from edge_runtime.commands import uplink; "
+_UPLINK = """
+import sys
+from pathlib import Path
+from edge_runtime.commands.stopping import stop_on_signals
+from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.link import Broker
+from edge_runtime.sync.uplink import Uplink, UplinkSettings
+pace = Pace(receipt_timeout_s=1.0, probe_s=0.2)  # else each test waits its five seconds
+with stop_on_signals() as stop:
+    Uplink(Path(sys.argv[1]), UplinkSettings(Broker.parse(sys.argv[2]), pace=pace), stop).run()
+"""
 _RECEIVE = "import sys; from edge_runtime.commands import receive; "
 
 
 def start_uplink(state: Path, url: str) -> subprocess.Popen[bytes]:
-    program = _UPLINK + "uplink.run(Path(sys.argv[1]), sys.argv[2])"
-    return subprocess.Popen([sys.executable, "-c", program, str(state), url])
+    """The uplink as the command runs it, but sooner out of patience."""
+    return subprocess.Popen([sys.executable, "-c", _UPLINK, str(state), url])
 
 
 def start_receive(url: str, store: Path) -> subprocess.Popen[bytes]:

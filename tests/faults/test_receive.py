@@ -12,10 +12,12 @@ import pytest
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.store import Poison, PutResult, SqliteStore, StoreRow
-from edge_runtime.commands import outbox, receive, uplink
+from edge_runtime.commands import outbox, receive
 from edge_runtime.errors import UplinkError
+from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link import Broker
+from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import report
 from tests.faults.processes import kill, start_uplink, stored
@@ -79,7 +81,9 @@ def test_a_database_that_goes_away_costs_no_finding(state: Path, tmp_path: Path,
         consumer = threading.Thread(target=Consumer(settings, store, stop, on_notice=said.append).run)
         consumer.start()
         try:
-            done = uplink.run(state, broker.url, once=True, timeout_s=20)
+            pace = Pace(receipt_timeout_s=0.5, probe_s=0.1)
+            sender = Uplink(state, UplinkSettings(Broker.parse(broker.url), pace=pace), threading.Event())
+            done = sender.run(once=True, timeout_s=20)
         finally:
             stop.set()
             consumer.join()

@@ -184,5 +184,5 @@ class OutboxLife(RuleBasedStateMachine):
         assert sorted(self.committed) == list(range(1, len(self.committed) + 1))
 
 
-OutboxLife.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+OutboxLife.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestOutboxLife = OutboxLife.TestCase

@@ -1,10 +1,11 @@
 """The demo's pictures: frames with their own contour and words burned in, and the measurement over time.
 
-A contour comes from a reported finding and goes onto the frame whose hash that finding names, on no other.
+A contour is the mask of a reported finding, not a second inference. Which finding is shown, `exhibits.py` decides.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_runtime.codes import SEVERITY, SpacingSource, Status
+from edge_runtime.codes import SEVERITY, Status
 from edge_runtime.commands.demo.findings import circumference
 from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words
 from edge_runtime.errors import ConfigError
-from edge_runtime.frames.phantom import parse_spec, render
-from edge_runtime.frames.source import frame_id, open_source
+from edge_runtime.frames.phantom import Ellipse
 from edge_runtime.pictures import overlay
-from edge_runtime.types import Box, Finding, Frame, Geometry, Mask, MaskRecord, Origin, Spacing
+from edge_runtime.types import Box, Finding, Frame, Geometry, Mask, MaskRecord
 
 PANEL_W, IMAGE_H, WORDS_H, MARGIN, GAP = 800, 540, 196, 28, 24
 INK, QUIET, PAPER, CARD = (236, 240, 243), (148, 160, 172), (11, 15, 20), (20, 26, 33)
@@ -36,28 +36,11 @@ class Panel:
     title: str
     frame: Frame
     finding: Finding
-    truth: str | None  # what the value is to be compared with, in words
+    truth: str = ""  # what the value is to be compared with, in words
+    outline: Ellipse | None = None  # the true one, of a phantom
 
 
-# ------------------------------------------------------------------ from a finding back to its frame
-
-
-def frame_of(uri: str, finding: Finding) -> Frame | None:
-    """The frame that `finding` was made of, read again from its source; None where the hash differs."""
-    wanted = finding.source.frame_ids[0]
-    if uri.startswith("phantom:"):
-        index = int(wanted.partition(".")[0])
-        spec = parse_spec(uri.partition(":")[2])
-        pixels, _ = render(spec, index)
-        origin = Origin(finding.source.kind, finding.source.name or "phantom", "US")
-        known = Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM)
-        found = Frame(pixels, index, 0, origin, frame_id(index, pixels), spacing=known)
-        return found if found.frame_id == wanted else None
-    with open_source(uri) as source:
-        for frame in source.frames():
-            if isinstance(frame, Frame) and frame.frame_id == wanted:
-                return frame
-    return None
+# ------------------------------------------------------------------ from a finding back to its mask
 
 
 def mask_of(records: Sequence[MaskRecord]) -> Mask | None:
@@ -118,7 +101,7 @@ def draw(panel: Panel) -> Image.Image:
         pen.text((MARGIN, top - 4), said, font=_font(44), fill=INK)
         beside = MARGIN + pen.textlength(said, font=_font(44)) + 16
         pen.text((beside, top + 18), f"{low:.1f} to {high:.1f}", font=_font(21), fill=QUIET)
-        pen.text((MARGIN, top + 60), f"Head circumference{panel.truth or ''}", font=_font(21), fill=INK)
+        pen.text((MARGIN, top + 60), f"Head circumference{panel.truth}", font=_font(21), fill=INK)
     else:
         pen.text((MARGIN, top - 4), "No measurement", font=_font(44), fill=INK)
     _reasons(pen, panel.finding, top + (94 if head is not None else 66))
@@ -138,6 +121,8 @@ def _picture(panel: Panel) -> Image.Image:
     """The frame with its contour, scaled into the panel's place without changing its shape. Withheld: no contour."""
     shown = mask_of(panel.finding.masks) if panel.finding.status is not Status.WITHHELD else None
     bgr = overlay(panel.frame, shown)
+    if panel.outline is not None:
+        _add_outline(bgr, panel.outline)
     scale = min(PANEL_W / bgr.shape[1], IMAGE_H / bgr.shape[0])
     size = (round(bgr.shape[1] * scale), round(bgr.shape[0] * scale))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
@@ -145,6 +130,13 @@ def _picture(panel: Panel) -> Image.Image:
     place = Image.new("RGB", (PANEL_W, IMAGE_H), (0, 0, 0))
     place.paste(Image.fromarray(scaled), ((PANEL_W - size[0]) // 2, (IMAGE_H - size[1]) // 2))
     return place
+
+
+def _add_outline(bgr: NDArray[np.uint8], true: Ellipse) -> None:
+    """A thin line around the true ellipse, to a sixteenth of a pixel."""
+    centre = (round(true.center_x * 16), round(true.center_y * 16))
+    axes = (round(true.semi_major * 16), round(true.semi_minor * 16))
+    cv2.ellipse(bgr, centre, axes, math.degrees(true.angle_rad), 0, 360, (245, 245, 245), 1, cv2.LINE_AA, 4)
 
 
 def _burn(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, fill: tuple[int, ...]) -> None:
@@ -204,7 +196,7 @@ def plot(
     at = np.array([(moment - begun_ns) / 1e9 for moment, _ in heads])
     value = np.array([one.value for _, one in heads], float)
     spread = np.array([one.interval or (one.value, one.value) for _, one in heads], float)
-    figure = Figure(figsize=(10, 4.6), dpi=160, facecolor="white")
+    figure = Figure(figsize=(9, 4.8), dpi=170, facecolor="white")
     axes = figure.add_axes((0.075, 0.15, 0.9, 0.64))
     _frame_axes(axes)
     axes.axhline(true_mm, color="#0b0f14", linewidth=1.4, zorder=2)
@@ -223,31 +215,23 @@ def plot(
     high = max(spread.max(), true_mm) + 7
     axes.set_ylim(low, high)
     axes.set_xlim(-0.3, max(at.max(), *((event.at_ns - begun_ns) / 1e9 for event in events), 1.0) + 0.6)
-    axes.text(
-        axes.get_xlim()[1],
-        true_mm,
-        f"true {true_mm:.0f} mm ",
-        ha="right",
-        va="bottom",
-        fontsize=9.5,
-        color="#0b0f14",
-    )
+    axes.text(-0.25, true_mm, f"true {true_mm:.0f}", ha="left", va="bottom", fontsize=11, color="#0b0f14")
     for event in events:
         moment = (event.at_ns - begun_ns) / 1e9
         axes.axvline(moment, color="#b5442e", linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-        axes.text(moment, high, f" {event.what}", ha="left", va="top", fontsize=9.5, color="#b5442e")
-    axes.set_xlabel("seconds since the start", fontsize=10, color="#45505c")
+        axes.text(moment, high, f" {event.what}", ha="left", va="top", fontsize=11, color="#b5442e")
+    axes.set_xlabel("seconds since the start", fontsize=11, color="#45505c")
     figure.text(
-        0.075, 0.925, "Head circumference of a moving phantom", fontsize=15, color="#0b0f14", weight="bold"
+        0.075, 0.925, "Head circumference of a moving phantom", fontsize=16, color="#0b0f14", weight="bold"
     )
     figure.text(
         0.075,
         0.865,
         "each dot a reported finding with its interval, in mm; dashed: a process ended with kill -9",
-        fontsize=10.5,
+        fontsize=11.5,
         color="#45505c",
     )
-    figure.text(0.975, 0.02, f"{SIZE_ONLY} {RESEARCH}", fontsize=8.5, color="#7b8794", ha="right")
+    figure.text(0.975, 0.02, f"{SIZE_ONLY} {RESEARCH}", fontsize=9, color="#7b8794", ha="right")
     figure.savefig(path)
     return True
 
@@ -257,6 +241,7 @@ def _frame_axes(axes: Any) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#c4ccd4")
-    axes.tick_params(length=0, labelsize=10, colors="#45505c")
+    axes.tick_params(length=0, labelsize=11, colors="#45505c")
     axes.grid(axis="y", color="#e8ecef", linewidth=0.9)
     axes.set_axisbelow(True)
+    axes.locator_params(axis="y", integer=True, steps=[1, 2, 5, 10])

@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,14 +22,43 @@ from edge_runtime.types import Finding, Measurement
 _decode = msgspec.json.Decoder(Finding).decode
 
 
-def read(path: Path) -> list[Finding]:
-    """The findings of one `--out` file, in order; none when it is not there yet.
+def whole_lines(path: Path) -> bytes:
+    """The told part of an `--out` file; nothing when it is not there yet.
 
-    A line without its newline was being written when its process was killed: it had not been told yet.
+    A last line without its newline was being written when its process was killed: it had not been told yet.
     """
-    if not path.exists():
-        return []
-    return [_decode(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    body = path.read_bytes() if path.exists() else b""
+    return body[: body.rfind(b"\n") + 1]
+
+
+def read(path: Path) -> list[Finding]:
+    """The findings of one `--out` file, in order."""
+    return [_decode(line) for line in whole_lines(path).splitlines()]
+
+
+@dataclass(slots=True)
+class Tail:
+    """Follows a growing `--out` file and reads no byte of it twice."""
+
+    path: Path
+    count: int = 0
+    last: Finding | None = None
+    _offset: int = 0
+
+    def look(self) -> bool:
+        """Takes in what has come since the last look; whether anything had."""
+        if not self.path.exists():
+            return False
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        if not new:
+            return False
+        self._offset += len(new)
+        self.count += new.count(b"\n")
+        self.last = _decode(new.splitlines()[-1])
+        return True
 
 
 def circumference(finding: Finding) -> Measurement | None:
@@ -37,6 +67,11 @@ def circumference(finding: Finding) -> Measurement | None:
         if measurement.name is MeasurementName.HEAD_CIRCUMFERENCE and measurement.value is not None:
             return measurement
     return None
+
+
+def gives_a_size(finding: Finding) -> bool:
+    """Whether it gives any number at all."""
+    return any(one.value is not None for one in finding.measurements)
 
 
 def in_millimetres(finding: Finding) -> bool:

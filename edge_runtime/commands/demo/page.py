@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from edge_runtime.commands.demo.findings import Delivery
-from edge_runtime.commands.demo.report import YOURS, DemoReport, kept, real_heads, sized, withheld
-from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined
+from edge_runtime.commands.demo.findings import Delivery, Measured
+from edge_runtime.commands.demo.parts import EchoPart
+from edge_runtime.commands.demo.report import (
+    YOURS,
+    DemoReport,
+    caution,
+    kept,
+    real_heads,
+    sized,
+    withheld,
+)
+from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #10161c; --quiet: #5b6774; --paper: #f6f7f8; --card: #ffffff;
@@ -77,11 +86,15 @@ def _headline(report: DemoReport) -> str:
 
 
 def _lead(report: DemoReport) -> str:
-    killed = f", while {joined(report.killed)} ended with kill -9" if report.killed else ""
+    killed = f", while kill -9 ended {joined(report.killed)}" if report.killed else ""
+    after = (
+        "Then every reported finding was looked up in the cloud’s database."
+        if report.delivery.broker
+        else "Nothing was sent; what was reported waits in the outbox."
+    )
     return (
         "Ultrasound frames went through a segmentation model as they came. What it measured was written to disk "
-        f"first and only then reported{escape(killed)}. Then every reported finding was looked up "
-        f"{'in the cloud’s database' if report.delivery.broker else 'in the outbox'}."
+        f"first and only then reported{escape(killed)}. {after}"
     )
 
 
@@ -147,15 +160,16 @@ def _plot(report: DemoReport) -> str:
 def _told(report: DemoReport) -> str:
     """The parts of the demo, a sentence or two each."""
     rows: list[tuple[str, list[str]]] = []
-    if report.live is not None:
-        before = f"{report.live.captures_before_kill} of the {report.live.captures} captures were reported before the kill."
-        rows.append(("Live", [_sentence(sized(report.live.head)), before]))
+    live = report.live
+    if live is not None:
+        before = f"{live.captures_before_kill} of {live.captures} captures were reported before the kill."
+        rows.append(("Live", [*_size(live.head), before]))
     if report.phantom is not None:
-        rows.append(("Every frame", [_sentence(sized(report.phantom))]))
+        rows.append(("Every frame", _size(report.phantom)))
     if report.echo is not None:
-        rows.append(("Real heart", _heart(report)))
+        rows.append(("Real heart", _heart(report.echo)))
     if report.heads is not None:
-        rows.append(("Real heads", [f"{real_heads(report.heads)}."]))
+        rows.append(("Real heads", [_sentence(text) for text in real_heads(report.heads)]))
     rows.append(("Delivery", [_sentence(text) for text in kept(report.delivery)]))
     if report.notes:
         rows.append(("Left out", [_sentence(note) for note in report.notes]))
@@ -163,10 +177,18 @@ def _told(report: DemoReport) -> str:
     return f"<h2>Part by part</h2><dl>{said}</dl>"
 
 
-def _heart(report: DemoReport) -> list[str]:
-    echo = report.echo
-    assert echo is not None
+def _size(head: Measured | None) -> list[str]:
+    if head is None:
+        return ["Every frame of the phantom was withheld."]
+    reasons = caution(head)
+    under = [f"Under caution: {joined(reasons)}."] if reasons else []
+    return [f"A phantom of {head.true_mm:.1f} mm was measured as {sized(head)}.", *under]
+
+
+def _heart(echo: EchoPart) -> list[str]:
     texts = [f"A cine of a heart, in front of a model for heads: {withheld(echo)}."]
+    if echo.reasons:
+        texts.append(f"Withheld because {listed(echo.reasons)}.")
     if echo.spacing_reason is not None:
         texts.append(f"Its pixel size was refused: {in_words(echo.spacing_reason)}.")
     return texts
@@ -180,15 +202,16 @@ def _next(report: DemoReport) -> str:
     state = Path(report.files.folder) / "state"
     commands = (f"edge-runtime outbox stats --state {state}", YOURS, "edge-runtime doctor")
     said = "".join(f"<pre>{escape(command)}</pre>" for command in commands)
+    arrived = "<b>cloud.db</b>, what arrived; " if report.delivery.broker else ""
     return (
         "<h2>Where to look next</h2><p>Beside this page: <b>findings.jsonl</b>, every finding as it was reported; "
-        f"<b>cloud.db</b>, what arrived; <b>state/</b>, the device’s journal.</p>{said}"
+        f"{arrived}<b>state/</b>, the device’s journal.</p>{said}"
     )
 
 
 def _how(report: DemoReport) -> str:
     return escape(
         f"{report.model}, {report.precision} on {report.backend}; figures of this machine, {report.seconds:.0f} s in all. "
-        "A run’s counts die with it, so the frame figures are those of the run after the kill. The interval is the "
-        "model’s own for real heads; a phantom is a drawing and shows that the way from pixels to millimetres is right."
+        "A run’s counts die with it, so the frame figures are those of the run after the kill. The intervals were "
+        "made on real heads; a phantom is a drawing of exactly known size."
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -88,6 +90,23 @@ class Child:
     @property
     def _log(self) -> Path:
         return self.folder / f"{self.name}.log"
+
+
+@contextmanager
+def ending_with_us() -> Iterator[None]:
+    """Within, SIGTERM unwinds like Ctrl-C, so that no child is left behind."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def edge_runtime(*arguments: str) -> list[str]:

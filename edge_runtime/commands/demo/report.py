@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
 
 from edge_runtime.commands.demo.findings import Delivery, Measured
+from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
-
-
-class LivePart(msgspec.Struct, frozen=True, kw_only=True):
-    """The stream, killed once. What a run counts dies with it: the figures are those of the run after the kill."""
-
-    offered: int
-    processed: int
-    dropped: int
-    fps: float
-    age_ms_p50: float | None
-    age_ms_p99: float | None
-    captures: int  # of both runs
-    captures_before_kill: int  # reported by the killed run
-    head: Measured | None
-
-
-class EchoPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A heart in front of a head model."""
-
-    frames: int
-    withheld: int
-    in_pixels: int  # frames for which a size in pixels, and none in mm, was given
-    in_millimetres: int  # frames for which any number in mm was given: want 0
-    reasons: dict[str, int]  # that withheld
-    spacing_reason: str | None  # why the file's scale was refused
-
-
-class HeadsPart(msgspec.Struct, frozen=True, kw_only=True):
-    """Real fetal heads against their published circumference."""
-
-    images: int
-    measured: int
-    withheld: int
-    mean_error_mm: float | None
-    inside: int  # of the measured: the published value lies in the interval
-    reasons: dict[str, int]
-    held_out: bool  # from exams that the model never saw; else the error says little
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,31 +41,29 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]  # what was left out and how to have it
 
 
+YOURS = "edge-runtime run --model fetal_head --source dicom:YOUR.dcm --out -"
+
+
 def lines(report: DemoReport) -> list[str]:
-    """The summary for a person."""
-    parts = [
+    """The summary for a person: what it did, whether anything was lost, where to look."""
+    killed = [f"{joined(report.killed)}, with kill -9 and in the middle"] if report.killed else []
+    folder = _near(Path(report.files.folder))
+    return [
+        "",
         *_row("Live", _live(report)),
         *_row("Measured", _measured(report)),
         *_row("Echo", _echo(report.echo)),
         *_row("Heads", _heads(report.heads)),
-        *_row("Killed", [f"with kill -9, in the middle: {joined(report.killed)}"] if report.killed else []),
+        *_row("Killed", killed),
         *_row("Kept", kept(report.delivery)),
         *_row("Failed", report.problems),
         *_row("Note", report.notes),
-    ]
-    folder = report.files.folder
-    return [
         "",
-        *parts,
-        "",
-        *_row("Look at", [f"{report.files.summary}   (open it in a browser)"]),
-        *_row("Next", [f"edge-runtime outbox stats --state {_quoted(Path(folder) / 'state')}", YOURS]),
+        *_row("Look at", [f"{_near(Path(report.files.summary))}  in a browser"]),
+        *_row("Next", [f"edge-runtime outbox stats --state {shlex.quote(str(folder / 'state'))}", YOURS]),
         "",
         f"{SIZE_ONLY} {RESEARCH} {report.seconds:.0f} s in all.",
     ]
-
-
-YOURS = "edge-runtime run --model fetal_head --source dicom:YOUR.dcm --out -"
 
 
 def _row(title: str, texts: list[str]) -> list[str]:
@@ -108,9 +71,10 @@ def _row(title: str, texts: list[str]) -> list[str]:
     return [f"{title if at == 0 else '':9} {text}" for at, text in enumerate(texts)]
 
 
-def _quoted(path: Path) -> str:
-    text = str(path)
-    return f"'{text}'" if " " in text else text
+def _near(path: Path) -> Path:
+    """The path as it is typed from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _live(report: DemoReport) -> list[str]:
@@ -127,78 +91,74 @@ def _live(report: DemoReport) -> list[str]:
 
 
 def _measured(report: DemoReport) -> list[str]:
-    said = [] if report.live is None else [sized(report.live.head)]
-    if report.phantom is not None:
-        said.append(sized(report.phantom))
-    return said
+    heads = [head for head in (report.live.head if report.live else None, report.phantom) if head is not None]
+    if report.live is not None and report.live.head is None:
+        return ["nothing: every frame of the live phantom was withheld"]
+    said = [f"phantom of {head.true_mm:.1f} mm: {sized(head)}" for head in heads]
+    reasons = dict.fromkeys(reason for head in heads for reason in caution(head))
+    return [*said, f"under caution: {joined(reasons)}"] if reasons else said
 
 
-def sized(head: Measured | None) -> str:
-    """A phantom's measured circumference beside the true one."""
-    if head is None:
-        return "no circumference: every frame of the phantom was withheld"
+def sized(head: Measured) -> str:
+    """A phantom's measured circumference, and how often its interval held the true one."""
     low, high = head.interval_mm
-    where = "inside" if low <= head.true_mm <= high else "OUTSIDE"
-    reasons = joined(in_words(reason) for reason in head.reasons if reason != "interval_uncalibrated")
-    why = f"; {head.status.value}: {reasons}" if reasons else f"; {head.status.value}"
-    return (
-        f"head circumference {head.value_mm:.1f} mm ({low:.1f} to {high:.1f}), true {head.true_mm:.1f}: "
-        f"{where} the interval, as in {head.inside} of {head.values}{why}"
-    )
+    return f"{head.value_mm:.1f} mm ({low:.1f} to {high:.1f}), the true one inside {head.inside} of {head.values} times"
+
+
+def caution(head: Measured) -> list[str]:
+    """Why a value is not simply usable, in words."""
+    return [in_words(reason) for reason in head.reasons if reason != "interval_uncalibrated"]
 
 
 def _echo(echo: EchoPart | None) -> list[str]:
     if echo is None:
         return []
-    said = [f"a heart, not a head: {withheld(echo)}"]
-    if echo.spacing_reason is not None:
-        said.append(
-            f"{'never' if not echo.in_millimetres else 'NOT never'} millimetres: {in_words(echo.spacing_reason)}"
-        )
+    said = [f"a heart in front of a head model: {withheld(echo)}"]
+    if echo.reasons:
+        said.append(f"withheld because {listed(echo.reasons, 2)}")
+    if echo.spacing_reason is not None and not echo.in_millimetres:
+        said.append(f"no millimetres either: {in_words(echo.spacing_reason)}")
     return said
 
 
 def withheld(echo: EchoPart) -> str:
-    """How many frames of the echo cine were withheld, and why; and what was not."""
-    said = f"{echo.withheld} of {echo.frames} frames withheld ({listed(echo.reasons, 2)})"
-    left = echo.frames - echo.withheld
-    return said if not left else f"{said}; {left} passed with a size in pixels under caution"
+    """How many frames of the echo cine were withheld, and what was said of the others."""
+    said = f"{echo.withheld} of {echo.frames} frames withheld"
+    return f"{said}, {echo.in_pixels} given a size in pixels under caution" if echo.in_pixels else said
 
 
 def _heads(heads: HeadsPart | None) -> list[str]:
-    if heads is None:
-        return []
-    return [real_heads(heads)]
+    return [] if heads is None else real_heads(heads)
 
 
-def real_heads(heads: HeadsPart) -> str:
-    """The real heads in one sentence."""
+def real_heads(heads: HeadsPart) -> list[str]:
+    """The real heads in two or three phrases."""
     exams = "from exams the model never saw" if heads.held_out else "some of them seen in training"
-    error = (
-        ""
-        if heads.mean_error_mm is None
-        else f", {heads.mean_error_mm:.1f} mm from the published value on average"
-    )
-    said = f"{heads.images} real fetal heads, {exams}: {heads.measured} measured{error}, {heads.inside} inside the interval"
-    return said if not heads.withheld else f"{said}; {heads.withheld} withheld ({listed(heads.reasons, 2)})"
+    said = [f"{heads.images} real fetal heads, {exams}: {heads.measured} measured, {heads.withheld} withheld"]
+    if heads.withheld:
+        said.append(f"withheld because {listed(heads.reasons, 2)}")
+    if heads.mean_error_mm is not None:
+        inside = f"inside the interval {heads.inside} of {heads.measured} times"
+        said.append(f"{heads.mean_error_mm:.1f} mm from the published value on average, {inside}")
+    return said
 
 
 def kept(delivery: Delivery) -> list[str]:
-    """The promise, in one line or two."""
+    """The promise, in a line or two."""
     if delivery.broker is None:
         return [
-            f"{delivery.reported} findings reported, all on disk; stayed offline: {delivery.waiting} records wait in the outbox",
-            "no broker here: apt-get install mosquitto, then run the demo again to see them delivered",
+            f"{delivery.reported} findings reported, all on disk; {delivery.waiting} records wait in the outbox"
         ]
-    known = f"; {delivery.repeated} came again over the wire and were recognised" if delivery.repeated else ""
-    said = (
+    said = [
         f"{delivery.reported} findings reported, {delivery.stored} of them in the database, "
-        f"{delivery.missing} missing, {delivery.twice} twice{known}"
-    )
-    extra = (
-        [f"and {delivery.untold} committed just before the kill, not yet told, stored too"]
-        if delivery.untold
-        else []
-    )
-    rest = [f"{delivery.waiting} records still wait in the outbox"] if delivery.waiting else []
-    return [said, *extra, *rest]
+        f"{delivery.missing} missing, {delivery.twice} twice"
+    ]
+    if delivery.repeated:
+        said.append(f"{delivery.repeated} sent again after a cut: recognised, not stored again")
+    if delivery.untold:
+        said.append(
+            f"{delivery.untold} more had been committed when the run was killed and not yet told: stored too"
+        )
+    if delivery.waiting:
+        said.append(f"{delivery.waiting} records still wait in the outbox")
+    return said

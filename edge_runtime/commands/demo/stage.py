@@ -87,6 +87,16 @@ def set_up(out: Path) -> Stage:
     return stage
 
 
+def write(path: Path, body: bytes) -> None:
+    """Writes a file of the demo whole or not at all. Raises ConfigError."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(body)
+        part.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space") from exc
+
+
 def echo_cine() -> Path | None:
     """The heart that ships inside the pydicom wheel; found without importing or downloading anything."""
     spec = find_spec("pydicom")
@@ -125,8 +135,9 @@ class Heads:
 
 def choose_heads(data: Path, work: Path) -> Heads | None:
     """One image each of `HEADS` exams, from the smallest head to the largest in even steps: nobody picks."""
+    images = data / "fetal_head" / "images"
     with (data / "fetal_head" / "meta.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("hc_mm")]
+        rows = [row for row in csv.DictReader(file) if row.get("hc_mm") and (images / row["file"]).is_file()]
     kept = load_model("fetal_head").home / "test_subjects.txt"
     held_out = kept.is_file()
     if held_out:
@@ -141,7 +152,7 @@ def choose_heads(data: Path, work: Path) -> Heads | None:
     folder = work / "heads"
     folder.mkdir()
     for row in rows:
-        shutil.copyfile(data / "fetal_head" / "images" / row["file"], folder / row["file"])
+        shutil.copyfile(images / row["file"], folder / row["file"])
     with (folder / "meta.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()

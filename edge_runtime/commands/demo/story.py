@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from edge_runtime import clock
-from edge_runtime.codes import Reason
-from edge_runtime.commands.demo import drawing, findings, page
-from edge_runtime.commands.demo.drawing import Event, Panel
-from edge_runtime.commands.demo.processes import Child, Wire, edge_runtime, find_mosquitto, waiting
-from edge_runtime.commands.demo.report import DemoReport, EchoPart, Files, HeadsPart, LivePart
-from edge_runtime.commands.demo.stage import Heads, Stage, choose_heads, echo_cine, find_data, set_up
+from edge_runtime.commands.demo import drawing, exhibits, findings, page
+from edge_runtime.commands.demo.drawing import Event
+from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart, echo_part, heads_part, live_part
+from edge_runtime.commands.demo.processes import (
+    Child,
+    Wire,
+    edge_runtime,
+    ending_with_us,
+    find_mosquitto,
+    waiting,
+)
+from edge_runtime.commands.demo.report import DemoReport, Files
+from edge_runtime.commands.demo.stage import Heads, Stage, choose_heads, echo_cine, find_data, set_up, write
 from edge_runtime.commands.run import RunReport
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.types import Finding
@@ -42,8 +49,9 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
         raise ConfigError(f"--seconds {seconds:g}: want 2 to 3600")
     begun_ns = clock.monotonic_ns()
     real = find_data(data)
-    show = Show(set_up(out), seconds, say, progress or (lambda text: None))
+    show = Show(set_up(out), seconds, say, progress)
     with ExitStack() as stack:
+        stack.enter_context(ending_with_us())
         show.connect(stack)
         show.stream(stack)
         show.every_frame(stack)
@@ -66,8 +74,8 @@ class Show:
 
     stage: Stage
     seconds: float
-    say: Say
-    progress: Say
+    tell: Say
+    progress: Say | None
     wire: Wire | None = None
     live: LivePart | None = None
     phantom: findings.Measured | None = None
@@ -78,6 +86,7 @@ class Show:
     notes: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outs: list[Path] = field(default_factory=list)  # of every run, in order
+    tail: findings.Tail = field(default_factory=lambda: findings.Tail(Path()))  # of the last run's
     last: RunReport | None = None
     begun_ns: int = 0  # of the live part
     pending: int = 0
@@ -92,6 +101,9 @@ class Show:
         mosquitto = find_mosquitto()
         if mosquitto is None:
             self.say("no mosquitto on this machine: staying offline")
+            self.notes.append(
+                "no broker here: apt-get install mosquitto, then run the demo again to see findings delivered"
+            )
             return
         wire = Wire(mosquitto, self.stage.state, self.stage.database, self.stage.work)
         try:
@@ -108,29 +120,16 @@ class Show:
         before = self._run(stack, "live-killed", f"{LIVE}&frames=1000000", "--policy", "newest")
         self._watch(before, FIRST_FINDING_S, until_first=True)
         self._watch(before, BEFORE_KILL * self.seconds)
-        before.kill()
-        self._killed("the run")
+        self._kill(before, "the run")
         first = findings.read(self.outs[-1])
         rest_s = (1 - BEFORE_KILL) * self.seconds
         after = self._run(stack, "live", f"{LIVE}&frames={round(rest_s * FPS)}", "--policy", "newest")
         self._watch(after, FIRST_FINDING_S, until_first=True)
         self._cut_the_wire(after, rest_s)
-        self._watch(after, PART_S)
+        self._watch(after, rest_s + PART_S)
         report = self._report(after)
-        if report is None:
-            return
-        captures = [*first, *findings.read(self.outs[-1])]
-        self.live = LivePart(
-            offered=report.offered,
-            processed=report.processed,
-            dropped=report.dropped,
-            fps=report.fps,
-            age_ms_p50=report.age_ms.p50,
-            age_ms_p99=report.age_ms.p99,
-            captures=len(captures),
-            captures_before_kill=len(first),
-            head=findings.measured(captures, LIVE_MM),
-        )
+        if report is not None:
+            self.live = live_part(first, findings.read(self.outs[-1]), report, LIVE_MM)
 
     def _cut_the_wire(self, run: Child, rest_s: float) -> None:
         """Kills uplink and broker while the run goes on, and starts them again."""
@@ -138,13 +137,11 @@ class Show:
         if wire is None:
             return
         self._watch(run, 0.15 * rest_s)
-        wire.uplink.kill()
-        self._killed("the uplink")
+        self._kill(wire.uplink, "the uplink")
         self._watch(run, 0.1 * rest_s)
         wire.uplink.start()
         self._watch(run, 0.2 * rest_s)
-        wire.broker.kill()
-        self._killed("the broker")
+        self._kill(wire.broker, "the broker")
         self._watch(run, 0.1 * rest_s)
         try:
             wire.start_broker()
@@ -170,17 +167,7 @@ class Show:
         self._watch(run, PART_S)
         if self._report(run) is None:
             return
-        found = findings.read(self.outs[-1])
-        withheld = [finding for finding in found if not _gives_a_size(finding)]
-        spacing = Counter(reason for one in found for reason in one.reasons if reason in _SCALE_REFUSED)
-        self.echo_part = EchoPart(
-            frames=len(found),
-            withheld=len(withheld),
-            in_pixels=len(found) - len(withheld),
-            in_millimetres=sum(map(findings.in_millimetres, found)),
-            reasons=findings.withheld_reasons(found),
-            spacing_reason=spacing.most_common(1)[0][0].value if spacing else None,
-        )
+        self.echo_part = echo_part(findings.read(self.outs[-1]))
         if self.echo_part.in_millimetres:
             self.problems.append(
                 f"echo: {self.echo_part.in_millimetres} frames of a heart were given millimetres"
@@ -198,21 +185,7 @@ class Show:
         if self._report(run) is None:
             return
         found = findings.read(self.outs[-1])
-        true_mm = self.real.true_mm
-        pairs = [
-            (head, true_mm[finding.source.name or ""])
-            for finding in found
-            if (head := findings.circumference(finding)) is not None
-        ]
-        self.heads_part = HeadsPart(
-            images=len(found),
-            measured=len(pairs),
-            withheld=len(found) - len(pairs),
-            mean_error_mm=findings.mean_error_mm(pairs),
-            inside=sum(findings.covers(head, true) for head, true in pairs),
-            reasons=findings.withheld_reasons(found),
-            held_out=self.real.held_out,
-        )
+        self.heads_part = heads_part(found, self.real.true_mm, self.real.held_out)
 
     def deliver(self) -> None:
         """Waits until the outbox is empty, then ends the wire."""
@@ -223,7 +196,8 @@ class Show:
             return
         self.say("delivering what still waits, until the cloud's receipt is there")
         while self.pending and clock.monotonic_ns() < deadline_ns and not wire.dead():
-            self.progress(f"{self.pending} records wait in the outbox")
+            if self.progress is not None:
+                self.progress(f"   {self.pending} records wait in the outbox")
             clock.sleep_s(LOOK_S)
             self.pending = waiting(state)
         self.problems += wire.dead()
@@ -236,7 +210,7 @@ class Show:
     def compare(self) -> None:
         """Everything that was reported against the database, and into one file."""
         reported = [finding.finding_id for out in self.outs for finding in findings.read(out)]
-        self.stage.findings.write_bytes(b"".join(_whole_lines(out) for out in self.outs))
+        write(self.stage.findings, b"".join(map(findings.whole_lines, self.outs)))
         try:
             rows = findings.stored(self.stage.database)
         except EdgeError as exc:
@@ -258,7 +232,12 @@ class Show:
         """The overlay of up to three frames, and the measurement over time."""
         self.say("drawing")
         live = self._findings("live-killed") + self._findings("live")
-        panels = [drawing.draw(panel) for panel in self._panels()]
+        shown = [
+            exhibits.phantom(LIVE, LIVE_MM, self._findings("live")),
+            exhibits.head(self.real, self._findings("heads")),
+            exhibits.heart(echo_cine(), self._findings("echo")),
+        ]
+        panels = [drawing.draw(panel) for panel in shown if panel is not None]
         if panels:
             drawing.save(drawing.side_by_side(panels), self.stage.overlay)
             self.files["overlay"] = str(self.stage.overlay)
@@ -266,11 +245,13 @@ class Show:
                 drawing.save(panel, self.stage.work / f"panel-{at}.png")
         if drawing.plot(self.stage.measurement, live, LIVE_MM, self.events, self.begun_ns):
             self.files["measurement"] = str(self.stage.measurement)
-        else:
+        elif find_spec("matplotlib") is None:
             self.notes.append("no plot over time: pip install matplotlib, then run the demo again")
 
     def finish(self, seconds: float) -> DemoReport:
         """The report, and the page made of it."""
+        if self.progress is not None:
+            self.progress("")
         assert self.delivery is not None
         last = self.last
         report = DemoReport(
@@ -296,7 +277,7 @@ class Show:
             notes=self.notes,
         )
         panels = sorted(self.stage.work.glob("panel-*.png"))
-        self.stage.summary.write_text(page.render(report, panels), encoding="utf-8")
+        write(self.stage.summary, page.render(report, panels).encode())
         return report
 
     # -------------------------------------------------------------- parts of acts
@@ -305,6 +286,7 @@ class Show:
         """Starts `edge-runtime run`; it is ended when the demo ends."""
         out = self.stage.work / f"{name}.jsonl"
         self.outs.append(out)
+        self.tail = findings.Tail(out)
         command = edge_runtime(
             *("run", "--model", "fetal_head", "--source", source, "--state", str(self.stage.state)),
             *("--config", str(self.stage.config), "--out", str(out), "--json", *more),
@@ -313,30 +295,45 @@ class Show:
         stack.callback(child.stop)
         return child
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self.progress is not None:
+            self.progress("")
+        self.tell(text)
+
     def _watch(self, child: Child, seconds: float, *, until_first: bool = False) -> None:
         """Lets time pass while `child` runs, with a line of progress: `seconds`, or less where it ends."""
         deadline_ns = clock.monotonic_ns() + int(seconds * 1e9)
+        tail = self.tail
         while child.running() and clock.monotonic_ns() < deadline_ns:
             clock.sleep_s(min(LOOK_S, max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9)))
-            found = findings.read(self.outs[-1])
-            if found:
-                self.progress(self._progress_line(found))
-                if until_first:
-                    return
+            if tail.look() and self.progress is not None and tail.last is not None:
+                self.progress(self._progress_line(tail.last, tail.count))
+            if until_first and tail.count:
+                return
 
-    def _progress_line(self, found: list[Finding]) -> str:
-        head = findings.circumference(found[-1])
-        value = "withheld" if head is None else f"HC {head.value:.1f} mm"
-        frame = int(found[-1].source.frame_ids[0].partition(".")[0]) + 1
-        return f"frame {frame:4}   {value}   {len(found)} reported   {waiting(self.stage.state)} wait in the outbox"
+    def _progress_line(self, last: Finding, count: int) -> str:
+        head = findings.circumference(last)
+        value = "withheld" if head is None else f"head circumference {head.value:.1f} mm"
+        frame = int(last.source.frame_ids[0].partition(".")[0]) + 1
+        return f"   frame {frame}, {value}, {count} reported, {waiting(self.stage.state)} wait in the outbox"
 
-    def _killed(self, what: str) -> None:
+    def _kill(self, child: Child, what: str) -> None:
+        """kill -9, noted with its time; a process that has already ended was not killed, it failed."""
+        if not child.running():
+            self.problems.append(f"{child.name}: ended by itself ({child.complaint()})")
+            return
+        child.kill()
         self.events.append(Event(clock.monotonic_ns(), what))
         self.say(f"kill -9: {what}")
 
     def _report(self, child: Child) -> RunReport | None:
         """What an ended run printed; None, and a problem, when it failed."""
-        status = child.wait(0.1) if not child.running() else child.stop()
+        if child.running():
+            child.stop()
+            self.problems.append(f"{child.name}: did not end within {PART_S:.0f} s and was stopped")
+            return None
+        status = child.wait(0)
         try:
             report = msgspec.convert(child.answer(), RunReport)
         except msgspec.ValidationError:
@@ -349,50 +346,3 @@ class Show:
 
     def _findings(self, name: str) -> list[Finding]:
         return findings.read(self.stage.work / f"{name}.jsonl")
-
-    def _panels(self) -> list[Panel]:
-        """The phantom, a real head where there is one, and the heart, each from a finding that was reported."""
-        wanted: list[tuple[str, str, str, str | None]] = [
-            (LIVE, "live", "Phantom, live", f" of a phantom, true {LIVE_MM:.1f} mm")
-        ]
-        if self.real is not None:
-            wanted.append((f"folder:{self.real.folder}", "heads", "Real fetal head", ", published {:.1f} mm"))
-        cine = echo_cine()
-        if cine is not None:
-            wanted.append((f"dicom:{cine}", "echo", "Real heart, foreign to this model", None))
-        panels = []
-        for uri, name, title, truth in wanted:
-            found = self._findings(name)
-            chosen = _withheld_one(found) if name == "echo" else _median_one(found)
-            frame = None if chosen is None else drawing.frame_of(uri, chosen)
-            if chosen is None or frame is None:
-                continue
-            if truth is not None and self.real is not None:
-                truth = truth.format(self.real.true_mm.get(chosen.source.name or "", 0.0))
-            panels.append(Panel(title, frame, chosen, truth))
-        return panels
-
-
-_SCALE_REFUSED = tuple(reason for reason in Reason if reason.value.startswith("spacing_"))
-
-
-def _gives_a_size(finding: Finding) -> bool:
-    return any(one.value is not None for one in finding.measurements)
-
-
-def _median_one(found: list[Finding]) -> Finding | None:
-    """The finding in the middle by size: not the most beautiful one."""
-    sized = [(head.value or 0.0, finding) for finding in found if (head := findings.circumference(finding))]
-    return sorted(sized, key=lambda pair: pair[0])[len(sized) // 2][1] if sized else None
-
-
-def _withheld_one(found: list[Finding]) -> Finding | None:
-    """A withheld finding from the middle of the cine."""
-    held = [finding for finding in found if not _gives_a_size(finding)]
-    return held[len(held) // 2] if held else None
-
-
-def _whole_lines(path: Path) -> bytes:
-    """The file without a last line that was cut off by a kill."""
-    body = path.read_bytes() if path.exists() else b""
-    return body[: body.rfind(b"\n") + 1]

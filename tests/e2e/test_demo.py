@@ -1,0 +1,325 @@
+"""The demo keeps its promises, and what it says of them is true, readable and modest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.codes import Reason, Status
+from edge_runtime.commands import demo
+from edge_runtime.commands.demo import drawing, findings, page, stage, story
+from edge_runtime.commands.demo.findings import Delivery, Measured
+from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
+from edge_runtime.commands.demo.report import DemoReport, Files
+from edge_runtime.commands.demo.words import in_words, joined
+from edge_runtime.errors import ConfigError
+from edge_runtime.measure.findings import coco_counts
+from tests.brokers import needs_mosquitto
+
+VERDICTS = re.compile(r"\b(good|normal|healthy|fine|safe)\b", re.IGNORECASE)
+
+
+def made_up(**changed: Any) -> DemoReport:
+    """A demo in which all went well, or what `changed` says."""
+    head = Measured(
+        true_mm=250.0,
+        value_mm=251.2,
+        interval_mm=(246.4, 256.0),
+        status=Status.CAUTION,
+        reasons=["plane_unconfirmed", "interval_uncalibrated"],
+        values=43,
+        inside=41,
+    )
+    whole = DemoReport(
+        ok=True,
+        seconds=24.3,
+        model="fetal_head 1.0.0 453abe3cd645",
+        precision="fp32",
+        backend="onnxruntime",
+        live=LivePart(
+            offered=216,
+            processed=214,
+            dropped=2,
+            fps=29.9,
+            age_ms_p50=4.2,
+            age_ms_p99=9.9,
+            captures=43,
+            captures_before_kill=19,
+            head=head,
+        ),
+        phantom=msgspec.structs.replace(head, true_mm=180.0, value_mm=180.4, interval_mm=(176.8, 184.0)),
+        echo=EchoPart(
+            frames=30,
+            withheld=28,
+            in_pixels=2,
+            in_millimetres=0,
+            reasons={"shape_not_elliptic": 20, "low_confidence": 11},
+            spacing_reason="spacing_region_outside_image",
+        ),
+        heads=HeadsPart(
+            images=12,
+            measured=11,
+            withheld=1,
+            mean_error_mm=1.8,
+            inside=10,
+            reasons={"cut_by_border": 1},
+            held_out=True,
+        ),
+        killed=["the run", "the uplink", "the broker"],
+        delivery=Delivery(
+            broker="mqtt://127.0.0.1:1883", reported=145, stored=145, missing=0, twice=0, untold=1, repeated=3
+        ),
+        files=Files(
+            folder="/tmp/edge-runtime-demo",
+            summary="/tmp/edge-runtime-demo/summary.html",
+            findings="/tmp/edge-runtime-demo/findings.jsonl",
+        ),
+        problems=[],
+        notes=[],
+    )
+    return msgspec.structs.replace(whole, **changed)
+
+
+OFFLINE = Delivery(broker=None, reported=145, stored=0, missing=0, twice=0, waiting=151)
+
+
+# ------------------------------------------------------------------ the whole of it
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@needs_mosquitto
+def test_after_three_kills_everything_reported_is_in_the_database_once(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "edge_runtime", "demo", "--seconds", "4", "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    assert report["ok"]
+    assert report["problems"] == []
+    assert report["killed"] == ["the run", "the uplink", "the broker"]
+    live = report["live"]
+    assert live["offered"] == live["processed"] + live["dropped"]
+    assert live["captures_before_kill"] >= 1
+    assert report["echo"]["withheld"] >= 1
+    assert report["echo"]["in_millimetres"] == 0
+
+    told = [json.loads(line)["finding_id"] for line in (out / "findings.jsonl").read_text().splitlines()]
+    with closing(sqlite3.connect(out / "cloud.db")) as db:
+        rows = db.execute("SELECT finding_id, epoch, seq FROM findings").fetchall()
+    assert len(told) > story.STILL_FRAMES
+    assert set(told) <= {row[0] for row in rows}
+    assert max(Counter(row[1:] for row in rows).values()) == 1
+    assert report["delivery"]["reported"] == report["delivery"]["stored"] == len(told)
+
+    assert cv2.imread(str(out / "overlay.png")) is not None
+    assert cv2.imread(str(out / "measurement.png")) is not None
+    html = (out / "summary.html").read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") >= 3
+    assert 'src="http' not in html
+
+
+@pytest.mark.slow
+def test_without_a_broker_all_else_works_and_it_says_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "find_mosquitto", lambda: None)
+    monkeypatch.setenv("EDGE_RUNTIME_DATA", str(tmp_path / "nowhere"))
+    report = demo.demo(tmp_path / "demo", 2.0, None, lambda text: None)
+    assert report.ok, report.problems
+    assert report.delivery.broker is None
+    assert report.delivery.waiting >= report.delivery.reported > story.STILL_FRAMES
+    assert report.heads is None
+    said = "\n".join(demo.lines(report))
+    assert f"{report.delivery.waiting} records wait in the outbox" in said
+    assert "apt-get install mosquitto" in said
+    assert "--data" in said
+
+
+@pytest.mark.slow
+@pytest.mark.broker
+@needs_mosquitto
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_that_is_stopped_leaves_no_process_behind(tmp_path: Path, number: int) -> None:
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "edge_runtime", "demo", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while not (out / "work" / "live-killed.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(30) != 0
+    assert running_with(str(out)) == []
+
+
+def running_with(text: str) -> list[str]:
+    """The command lines of running processes that hold `text`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line and entry.parent.name != str(os.getpid()):
+            found.append(line)
+    return found
+
+
+# ------------------------------------------------------------------ the words
+
+
+def test_the_summary_is_short_and_says_the_main_things() -> None:
+    lines = demo.lines(made_up())
+    said = "\n".join(lines)
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 120
+    for part in (
+        "214 of 216 frames analysed, 2 dropped, 29.9 frames/s; age p50 4.2 ms, p99 9.9 ms",
+        "phantom of 250.0 mm: 251.2 mm (246.4 to 256.0)",
+        "28 of 30 frames withheld, 2 given a size in pixels under caution",
+        "the outline is not a head's ellipse (20)",
+        "145 findings reported, 145 of them in the database, 0 missing, 0 twice",
+        "the run, the uplink and the broker",
+        "/tmp/edge-runtime-demo/summary.html",
+        "Research use only. Not a medical device.",
+        "Size only, not checked for abnormality.",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize("delivery", [made_up().delivery, OFFLINE])
+def test_neither_summary_nor_page_gives_a_verdict(delivery: Delivery) -> None:
+    report = made_up(delivery=delivery)
+    assert not VERDICTS.search("\n".join(demo.lines(report)))
+    assert not VERDICTS.search(re.sub(r"<style>.*</style>", "", page.render(report), flags=re.DOTALL))
+
+
+def test_the_page_says_what_failed_before_anything_else() -> None:
+    problem = "3 reported findings are not in the <database>"
+    html = page.render(made_up(ok=False, problems=[problem]))
+    assert "Something failed" in html
+    assert "3 reported findings are not in the &lt;database&gt;" in html
+    assert "arrived, once" not in html
+    assert "Failed" in "\n".join(demo.lines(made_up(problems=[problem])))
+
+
+def test_an_offline_page_does_not_speak_of_arrival() -> None:
+    html = page.render(made_up(delivery=OFFLINE))
+    assert "arrived" not in html.partition("Where to look next")[0]
+    assert "151 records wait" in html
+
+
+def test_a_report_without_its_optional_parts_still_renders() -> None:
+    bare = made_up(live=None, phantom=None, echo=None, heads=None, killed=[], notes=["no echo cine"])
+    assert "no echo cine" in "\n".join(demo.lines(bare))
+    assert "No echo cine." in page.render(bare)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_reason_has_words_of_its_own(reason: Reason) -> None:
+    assert in_words(reason) != reason.value.replace("_", " ")
+    assert in_words("a_code_of_tomorrow") == "a code of tomorrow"
+
+
+def test_a_list_is_joined_as_in_a_sentence() -> None:
+    assert [joined(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+# ------------------------------------------------------------------ the comparison
+
+
+ROWS = [("f1", "dev", "e", 1), ("f2", "dev", "e", 2)]
+
+
+def test_a_finding_that_is_not_in_the_database_is_missing() -> None:
+    found = findings.delivery(["f1", "f2", "f3"], ROWS, broker="b", waiting=0, repeated=0)
+    assert (found.reported, found.stored, found.missing, found.twice) == (3, 2, 1, 0)
+
+
+@pytest.mark.parametrize("double", [("f1", "dev", "e", 3), ("f3", "dev", "e", 2)])
+def test_the_same_finding_or_number_in_two_rows_is_twice(double: tuple[str, str, str, int]) -> None:
+    assert findings.delivery(["f1", "f2"], [*ROWS, double], broker="b", waiting=0, repeated=0).twice == 1
+
+
+def test_a_line_that_a_kill_cut_off_had_not_been_told(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert findings.whole_lines(out) == b""
+    out.write_bytes(b'{"a":1}\n{"b":')
+    assert findings.whole_lines(out) == b'{"a":1}\n'
+
+
+def test_what_was_committed_and_not_told_is_named() -> None:
+    assert findings.delivery(["f1"], ROWS, broker="b", waiting=0, repeated=0).untold == 1
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def test_an_earlier_demo_is_made_anew_and_other_files_stay(tmp_path: Path) -> None:
+    first = stage.set_up(tmp_path)
+    first.database.write_text("old")
+    (first.work / "old.jsonl").write_text("old")
+    mine = tmp_path / "thesis.docx"
+    mine.write_text("mine")
+    stage.set_up(tmp_path)
+    assert mine.read_text() == "mine"
+    assert not first.database.exists()
+    assert not (first.work / "old.jsonl").exists()
+
+
+def test_a_folder_with_somebody_elses_cloud_db_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cloud.db").write_text("theirs")
+    with pytest.raises(ConfigError, match=r"cloud\.db that no demo made"):
+        stage.set_up(tmp_path)
+    assert (tmp_path / "cloud.db").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.9, 3601.0, float("nan")])
+def test_a_length_that_leaves_no_room_for_a_kill_is_refused(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(ConfigError, match="--seconds"):
+        demo.demo(tmp_path / "demo", seconds, None, lambda text: None)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_data_without_heads_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fetal_head"):
+        demo.demo(tmp_path / "demo", 4.0, tmp_path, lambda text: None)
+
+
+# ------------------------------------------------------------------ the pictures
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_a_mask_comes_back_from_its_text_as_it_went_in(height: int, width: int, random: Any) -> None:
+    inside = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)], bool)
+    assert np.array_equal(drawing.decode_counts(coco_counts(inside), (height, width)), inside)
+
+
+def test_a_large_mask_with_long_runs_comes_back_too() -> None:
+    inside = np.zeros((192, 288), bool)
+    inside[40:150, 60:230] = True
+    inside[90, 100] = False
+    assert np.array_equal(drawing.decode_counts(coco_counts(inside), (192, 288)), inside)
