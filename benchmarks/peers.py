@@ -2,9 +2,15 @@
 
     python benchmarks/peers.py --peer-python VENV/bin/python --peer-script bench_fast.py --model DIR --frames cine.npy
 
-DIR holds `model.onnx` ([1, 1, H, W] float in 0..1, softmax out) and a short `model.toml`. Both take a uint8 frame and give a
-mask as a numpy array, one frame at a time, on the same number of threads (FAST uses all cores, so this runtime gets as
-many). Ours also grades the picture and cleans the mask; FAST does not. Medians over rounds; ratios are what hold.
+DIR holds `model.onnx` ([1, 1, H, W] float in 0..1, softmax out) and a short `model.toml`. Each takes uint8 frames and gives
+masks as numpy arrays.
+
+sync    one frame in, wait for its mask, the next frame: `Pipeline.step` against FAST's closed loop
+stream  frames as fast as they are taken: a whole `Stream` with every finding committed, against FAST's streamer
+
+Ours also grades the picture and, in `stream`, commits a finding for each frame; FAST does neither. FAST's inference uses all
+cores; ours gets as many threads in `sync` and one in `stream`, where the other core does the rest. Medians over interleaved
+rounds; ratios are what hold.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -21,38 +28,88 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.memory import MemorySource
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
-from edge_runtime.pipeline import build_pipeline
-from edge_runtime.types import Frame
+from edge_runtime.pipeline import Pipeline, build_pipeline
+from edge_runtime.reporting import FindingMaker, Reporter, model_used
+from edge_runtime.stream import Stream
+from edge_runtime.sync.journal import Journal
+from edge_runtime.telemetry import Counters
 
-# (their engine, our backend, our precision); FAST's OpenVINO runs bf16 where AMX exists and cannot be told otherwise
-PAIRS = [("OpenVINO", "openvino", "bf16"), ("ONNXRuntime", "onnxruntime", "fp32"), ("ONNXRuntime", "openvino", "fp32")]
+# (mode, their engine, our backend, our precision); FAST's OpenVINO runs bf16 where AMX exists and cannot be told otherwise
+PAIRS = [
+    ("stream", "OpenVINO", "openvino", "bf16"),
+    ("sync", "OpenVINO", "openvino", "bf16"),
+    ("stream", "ONNXRuntime", "onnxruntime", "fp32"),
+    ("sync", "ONNXRuntime", "onnxruntime", "fp32"),
+    ("sync", "ONNXRuntime", "openvino", "bf16"),  # their portable engine against our best precision
+]
 WARM_UP = 20
 
 
-def ours(model: str, frames: Path, backend: str, precision: str, threads: int) -> dict[str, float]:
-    """Frames per second and latencies of `Pipeline.step`, one frame at a time."""
-    loaded = load_model(model)
+def ours(args: argparse.Namespace) -> dict[str, float]:
+    """Frames per second and latencies of this runtime."""
+    mode, backend, precision = args.ours
+    loaded = load_model(args.model)
+    threads = (os.cpu_count() or 1) if mode == "sync" else 1
     pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
-    spent_ms = []
-    pictures = [frame for frame in MemorySource(np.load(frames)).frames() if isinstance(frame, Frame)]
-    for frame in pictures[:WARM_UP]:
-        pipeline.step(frame)
+    array = np.load(args.frames)
+    for frame in MemorySource(array, frames=WARM_UP).frames():
+        pipeline.step(frame)  # type: ignore[arg-type]
+    spent_ms: list[float] = []
     start = time.perf_counter()
-    for frame in pictures:
-        one = time.perf_counter()
-        pipeline.step(frame)
-        spent_ms.append(1000 * (time.perf_counter() - one))
-    fps = len(pictures) / (time.perf_counter() - start)
+    if mode == "sync":
+        for frame in MemorySource(array).frames():
+            one = time.perf_counter()
+            pipeline.step(frame)  # type: ignore[arg-type]
+            spent_ms.append(1000 * (time.perf_counter() - one))
+    else:
+        stream_into(pipeline, MemorySource(array), spent_ms)
+    fps = len(array) / (time.perf_counter() - start)
     pipeline.close()
-    return {"fps": fps, "p50_ms": float(np.percentile(spent_ms, 50)), "p99_ms": float(np.percentile(spent_ms, 99))}
+    return {
+        "fps": fps,
+        "p50_ms": float(np.percentile(spent_ms, 50)),
+        "p99_ms": float(np.percentile(spent_ms, 99)),
+    }
 
 
-def theirs(python: str, script: Path, model: str, frames: Path, engine: str) -> dict[str, float]:
+def stream_into(pipeline: Pipeline, source: MemorySource, spent_ms: list[float]) -> None:
+    """A run as `edge-runtime run` does it, into a journal of its own."""
+    with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder), reserve_bytes=0) as journal:
+        counters = Counters()
+        maker = FindingMaker(model_used(pipeline), journal.pseudonym)
+        exams = ExamTracker("peers", journal.pseudonym)
+        reporter = Reporter(journal=journal, maker=maker, exams=exams, policy="every", counters=counters)
+        stream = Stream(
+            source=source,
+            pipeline=pipeline,
+            reporter=reporter,
+            policy="every",
+            counters=counters,
+            paced=False,
+        )
+        stream.on_result = lambda result: spent_ms.append(result.age_ms)
+        stream.run()
+
+
+def theirs(args: argparse.Namespace, mode: str, engine: str) -> dict[str, float]:
+    onnx = Path(args.model) / "model.onnx"
     told = subprocess.run(
-        [python, script, Path(model) / "model.onnx", frames, "--engine", engine, "--mode", "sync", "--threshold", "0"],
+        [
+            args.peer_python,
+            args.peer_script,
+            onnx,
+            args.frames,
+            "--engine",
+            engine,
+            "--mode",
+            mode,
+            "--threshold",
+            "0",
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -61,9 +118,9 @@ def theirs(python: str, script: Path, model: str, frames: Path, engine: str) -> 
     return result
 
 
-def in_a_process_of_its_own(args: argparse.Namespace, backend: str, precision: str) -> dict[str, float]:
+def in_a_process_of_its_own(args: argparse.Namespace, *which: str) -> dict[str, float]:
     told = subprocess.run(
-        [sys.executable, __file__, "--ours", backend, precision, "--model", args.model, "--frames", args.frames],
+        [sys.executable, __file__, "--ours", *which, "--model", args.model, "--frames", args.frames],
         check=True,
         capture_output=True,
         text=True,
@@ -74,17 +131,16 @@ def in_a_process_of_its_own(args: argparse.Namespace, backend: str, precision: s
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for engine, backend, precision in PAIRS:
+    for mode, engine, backend, precision in PAIRS:
         rounds = [
-            (
-                theirs(args.peer_python, args.peer_script, args.model, args.frames, engine),
-                in_a_process_of_its_own(args, backend, precision),
-            )
+            (theirs(args, mode, engine), in_a_process_of_its_own(args, mode, backend, precision))
             for _ in range(args.rounds)
         ]
-        row: dict[str, Any] = {"peer": f"FAST {engine}", "ours": f"{backend} {precision}"}
+        row: dict[str, Any] = {"mode": mode, "peer": f"FAST {engine}", "ours": f"{backend} {precision}"}
         for key in ("fps", "p50_ms", "p99_ms"):
-            row[f"peer_{key}"], row[f"our_{key}"] = (median(pair[side][key] for pair in rounds) for side in (0, 1))
+            row[f"peer_{key}"], row[f"our_{key}"] = (
+                median(pair[side][key] for pair in rounds) for side in (0, 1)
+            )
         row["fps_ratio"] = median(our["fps"] / peer["fps"] for peer, our in rounds)
         row["p99_ratio"] = median(our["p99_ms"] / peer["p99_ms"] for peer, our in rounds)
         rows.append(row)
@@ -93,16 +149,20 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--frames", type=Path, required=True, help="uint8 (N, H, W) as .npy")
     parser.add_argument("--peer-python", help="the Python of a venv with pyfast")
     parser.add_argument("--peer-script", type=Path, help="bench_fast.py")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ours", nargs=2, metavar=("BACKEND", "PRECISION"), help="measure only this runtime")
+    parser.add_argument(
+        "--ours", nargs=3, metavar=("MODE", "BACKEND", "PRECISION"), help="measure only this runtime"
+    )
     args = parser.parse_args()
     if args.ours:
-        print(json.dumps(ours(args.model, args.frames, *args.ours, threads=os.cpu_count() or 1)))
+        print(json.dumps(ours(args)))
     else:
         compare(args)
 

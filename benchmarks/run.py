@@ -27,7 +27,9 @@ def edge_runtime(*args: str) -> Any:
 
 
 def bench(scenario: str, precision: str, *more: str) -> Any:
-    return edge_runtime("bench", "--model", "fetal_head", "--scenario", scenario, "--precision", precision, *more)
+    return edge_runtime(
+        "bench", "--model", "fetal_head", "--scenario", scenario, "--precision", precision, *more
+    )
 
 
 def first_finding_s(rounds: int = 5) -> float:
@@ -49,10 +51,15 @@ def measure(frames: int) -> dict[str, Any]:
         print(f"offline {report['precision']}: {report['of_bare']:.3f} of the bare backend", flush=True)
     for scenario in ("single-stream", "stream", "overload"):
         found[scenario] = bench(scenario, "auto", "--frames", str(frames if scenario != "stream" else 300))
-        print(f"{scenario}: p50 {found[scenario]['latency_ms']['p50']:.2f}, p99 {found[scenario]['latency_ms']['p99']:.2f} ms", flush=True)
+        print(
+            f"{scenario}: p50 {found[scenario]['latency_ms']['p50']:.2f}, p99 {found[scenario]['latency_ms']['p99']:.2f} ms",
+            flush=True,
+        )
     service_ms = found["single-stream"]["latency_ms"]["p50"]
     found["overload_p99_age_of_service"] = found["overload"]["age_ms"]["p99"] / service_ms
-    print(f"overload: p99 age is {found['overload_p99_age_of_service']:.2f} times the service time", flush=True)
+    print(
+        f"overload: p99 age is {found['overload_p99_age_of_service']:.2f} times the service time", flush=True
+    )
     found["first_finding_s"] = first_finding_s()
     print(f"first finding after {found['first_finding_s']:.2f} s", flush=True)
     found["memory_20000_frames_mb"] = bench("offline", "auto", "--frames", "20000")["rss_mb"]
@@ -61,7 +68,9 @@ def measure(frames: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=2000)
     args = parser.parse_args()
     found = measure(args.frames)

@@ -206,7 +206,8 @@ def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""
     from edge_runtime.commands import receive as command
 
-    report = command.run(**flags, on_notice=_say if sys.stderr.isatty() else _quiet)
+    ends_by_itself = flags["limit"] is not None or flags["idle_exit_s"] is not None
+    report = command.run(**flags, on_notice=_quiet if ends_by_itself and not sys.stderr.isatty() else _say)
     show(report, as_json, command.lines(report))
 
 
@@ -336,7 +337,7 @@ def _say(text: str) -> None:
 
 
 def _quiet(text: str) -> None:
-    """Nobody watches: the exit code and the one line of an error are enough."""
+    """Nobody watches a command that ends by itself: its exit code and the one line of an error are enough."""
 
 
 def _progress(text: str) -> None:

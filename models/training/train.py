@@ -228,8 +228,8 @@ def _follow(average: HeadNet, network: HeadNet, decay: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/fetal_head"))
-    parser.add_argument("--seconds", type=float, default=1800)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=2000)
+    parser.add_argument("--epochs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)

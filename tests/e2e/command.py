@@ -36,7 +36,9 @@ class Done:
         return lines[0]
 
 
-def edge_runtime(*args: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 120) -> Done:
+def edge_runtime(
+    *args: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 120
+) -> Done:
     done = subprocess.run(
         [*COMMAND, *map(str, args)],
         cwd=cwd,

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [
-    line.partition("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
+    line.partition("  #")[0].strip()
+    for block in BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.strip()
 ]
 MAKE = [line for line in LINES if line.startswith("make ")]
 PRODUCT = [line for line in LINES if line.startswith("edge-runtime ")]
@@ -25,7 +28,9 @@ PRODUCT = [line for line in LINES if line.startswith("edge-runtime ")]
 
 def test_the_readme_has_no_command_that_nothing_runs() -> None:
     assert len(PRODUCT) >= 6
-    assert [line for line in LINES if line in MAKE or line in PRODUCT] == LINES, "write commands as make or edge-runtime"
+    assert [line for line in LINES if line in MAKE or line in PRODUCT] == LINES, (
+        "write commands as make or edge-runtime"
+    )
 
 
 @pytest.mark.parametrize("line", MAKE)
@@ -48,7 +53,9 @@ def test_each_command_of_the_readme_runs(tmp_path: Path, broker: Mosquitto) -> N
             waits = not line.endswith("&")
             words = [sys.executable, "-m", "edge_runtime", *shlex.split(line.rstrip("& "))[1:]]
             if waits:
-                done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+                done = subprocess.run(
+                    words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+                )
                 assert done.returncode == 0, f"{line}\n{done.stderr}"
             else:
                 background.append(subprocess.Popen(words, cwd=tmp_path))

@@ -74,9 +74,14 @@ def test_the_same_frames_give_the_same_canonical_findings_bit_for_bit(tmp_path: 
     import msgspec
 
     for name in ("a", "b"):
-        edge_runtime(*run(tmp_path, PHANTOM, "--out", tmp_path / f"{name}.jsonl", "--exam", name), cwd=tmp_path)
+        edge_runtime(
+            *run(tmp_path, PHANTOM, "--out", tmp_path / f"{name}.jsonl", "--exam", name), cwd=tmp_path
+        )
     first, second = (
-        [canonical(msgspec.json.decode(line, type=Finding)) for line in (tmp_path / f"{name}.jsonl").read_bytes().splitlines()]
+        [
+            canonical(msgspec.json.decode(line, type=Finding))
+            for line in (tmp_path / f"{name}.jsonl").read_bytes().splitlines()
+        ]
         for name in ("a", "b")
     )
     assert len(first) == 8
@@ -90,7 +95,18 @@ def test_out_to_stdout_is_json_lines_and_nothing_else(tmp_path: Path) -> None:
 
 def test_newest_on_a_finite_source_ends_with_at_least_one_finding(tmp_path: Path) -> None:
     done = edge_runtime(
-        *run(tmp_path, "phantom:noise?frames=5", "--policy", "newest", "--fps", "0", "--out", "f.jsonl", "--json"), cwd=tmp_path
+        *run(
+            tmp_path,
+            "phantom:noise?frames=5",
+            "--policy",
+            "newest",
+            "--fps",
+            "0",
+            "--out",
+            "f.jsonl",
+            "--json",
+        ),
+        cwd=tmp_path,
     )
     report = done.json
     assert done.code == 0, done.err
@@ -111,7 +127,15 @@ def test_no_spacing_means_pixel_names_and_never_millimetres(tmp_path: Path) -> N
 def test_an_operators_spacing_is_never_better_than_caution(tmp_path: Path) -> None:
     record_phantom(tmp_path)
     edge_runtime(
-        *run(tmp_path, f"folder:{tmp_path / 'stills'}", "--out", "f.jsonl", "--spacing-mm", "0.18,0.18", "--plane-confirmed"),
+        *run(
+            tmp_path,
+            f"folder:{tmp_path / 'stills'}",
+            "--out",
+            "f.jsonl",
+            "--spacing-mm",
+            "0.18,0.18",
+            "--plane-confirmed",
+        ),
         cwd=tmp_path,
     )
     for line in findings(tmp_path / "f.jsonl"):
@@ -126,8 +150,12 @@ def test_each_subject_of_a_folder_is_an_exam_and_no_subject_is_told(tmp_path: Pa
     record_phantom(tmp_path)
     stills = sorted((tmp_path / "stills").glob("*.png"))
     rows = [f"{path.name},{'Jane Roe' if i < 2 else 'John Doe'},0.18,0.18" for i, path in enumerate(stills)]
-    (tmp_path / "stills" / "meta.csv").write_text("\n".join(["file,subject,spacing_x_mm,spacing_y_mm", *rows]))
-    done = edge_runtime(*run(tmp_path, f"folder:{tmp_path / 'stills'}", "--out", "f.jsonl", "--json"), cwd=tmp_path)
+    (tmp_path / "stills" / "meta.csv").write_text(
+        "\n".join(["file,subject,spacing_x_mm,spacing_y_mm", *rows])
+    )
+    done = edge_runtime(
+        *run(tmp_path, f"folder:{tmp_path / 'stills'}", "--out", "f.jsonl", "--json"), cwd=tmp_path
+    )
     assert len(done.json["exam_ids"]) == 2
     text = (tmp_path / "f.jsonl").read_text()
     assert "Roe" not in text
@@ -137,7 +165,10 @@ def test_each_subject_of_a_folder_is_an_exam_and_no_subject_is_told(tmp_path: Pa
 
 
 def test_masks_come_at_source_resolution_and_record_keeps_the_pixels(tmp_path: Path) -> None:
-    edge_runtime(*run(tmp_path, PHANTOM, "--masks", tmp_path / "m", "--record", tmp_path / "r", "--limit", "2"), cwd=tmp_path)
+    edge_runtime(
+        *run(tmp_path, PHANTOM, "--masks", tmp_path / "m", "--record", tmp_path / "r", "--limit", "2"),
+        cwd=tmp_path,
+    )
     masks, pixels = sorted((tmp_path / "m").iterdir()), sorted((tmp_path / "r").iterdir())
     assert len(masks) == len(pixels) == 2
     mask = np.asarray(Image.open(masks[0]))
@@ -146,16 +177,27 @@ def test_masks_come_at_source_resolution_and_record_keeps_the_pixels(tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process = subprocess.Popen(
-        [*COMMAND, *map(str, run(tmp_path, "phantom:fetal_head?frames=100000", "--out", tmp_path / "f.jsonl", "--json"))],
+        [
+            *COMMAND,
+            *map(
+                str,
+                run(tmp_path, "phantom:fetal_head?frames=100000", "--out", tmp_path / "f.jsonl", "--json"),
+            ),
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 30
-    while not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size) and time.monotonic() < deadline:
+    while (
+        not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     process.send_signal(number)
     start = time.monotonic()
@@ -170,13 +212,19 @@ def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(tmp_path:
 
 def test_a_killed_run_loses_nothing_that_it_reported(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, *map(str, run(tmp_path, "phantom:fetal_head?frames=100000", "--out", tmp_path / "f.jsonl"))],
+        [
+            *COMMAND,
+            *map(str, run(tmp_path, "phantom:fetal_head?frames=100000", "--out", tmp_path / "f.jsonl")),
+        ],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 30
-    while not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size > 20_000) and time.monotonic() < deadline:
+    while (
+        not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size > 20_000)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     process.kill()
     process.wait()
@@ -218,7 +266,9 @@ def test_a_killed_run_loses_nothing_that_it_reported(tmp_path: Path) -> None:
         (PHANTOM, ["--colour"], "--colour"),
     ],
 )
-def test_a_wrong_flag_or_file_is_one_clear_line(tmp_path: Path, source: str, more: list[str], told: str) -> None:
+def test_a_wrong_flag_or_file_is_one_clear_line(
+    tmp_path: Path, source: str, more: list[str], told: str
+) -> None:
     (tmp_path / "text.txt").write_text("not a picture\n" * 100)
     (tmp_path / "unknown.toml").write_text("[jurnal]\nquota_mb = 3\n")
     line = edge_runtime(*run(tmp_path, source, *more), cwd=tmp_path).failed_in_one_line()
@@ -226,7 +276,9 @@ def test_a_wrong_flag_or_file_is_one_clear_line(tmp_path: Path, source: str, mor
 
 
 def test_an_unknown_model_is_one_clear_line(tmp_path: Path) -> None:
-    assert "fetal_head" in edge_runtime(*run(tmp_path, PHANTOM, model="heart"), cwd=tmp_path).failed_in_one_line(2)
+    assert "fetal_head" in edge_runtime(
+        *run(tmp_path, PHANTOM, model="heart"), cwd=tmp_path
+    ).failed_in_one_line(2)
 
 
 def test_a_folder_with_files_that_are_no_pictures_reports_the_good_ones_and_exits_1(tmp_path: Path) -> None:
@@ -293,7 +345,8 @@ def test_a_read_only_state_directory_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_full_journal_says_not_recording_and_keeps_what_was_reported(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text("[journal]\nquota_mb = 0.6\nreserve_mb = 0\n")
     done = edge_runtime(
-        *run(tmp_path, "phantom:fetal_head?frames=600", "--config", "small.toml", "--out", "f.jsonl"), cwd=tmp_path
+        *run(tmp_path, "phantom:fetal_head?frames=600", "--config", "small.toml", "--out", "f.jsonl"),
+        cwd=tmp_path,
     )
     assert "NOT RECORDING" in done.failed_in_one_line(1)
     assert 0 < len(findings(tmp_path / "f.jsonl")) < 600
@@ -305,7 +358,9 @@ def test_a_full_journal_says_not_recording_and_keeps_what_was_reported(tmp_path:
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     listed = edge_runtime("--help", cwd=tmp_path).out
     names = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
-    assert {"demo", "run", "uplink", "receive", "evaluate", "bench", "doctor", "models", "outbox"} <= set(names)
+    assert {"demo", "run", "uplink", "receive", "evaluate", "bench", "doctor", "models", "outbox"} <= set(
+        names
+    )
     for name in names:
         done = edge_runtime(name, "--help", cwd=tmp_path)
         assert done.code == 0
@@ -315,7 +370,10 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
 def test_importing_the_package_is_quick_and_imports_no_library() -> None:
     code = "import time; t = time.perf_counter(); import edge_runtime, sys; print(time.perf_counter() - t, 'numpy' in sys.modules)"
     spent, numpy = min(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(3)
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(3)
     )
     assert float(spent) < 0.150
     assert numpy == "False"
@@ -323,4 +381,9 @@ def test_importing_the_package_is_quick_and_imports_no_library() -> None:
 
 def record_phantom(folder: Path) -> None:
     """Four phantom frames as stills without any spacing."""
-    edge_runtime(*run(folder, "phantom:fetal_head?frames=4", "--record", folder / "stills", "--state", folder / "other"), cwd=folder)
+    edge_runtime(
+        *run(
+            folder, "phantom:fetal_head?frames=4", "--record", folder / "stills", "--state", folder / "other"
+        ),
+        cwd=folder,
+    )

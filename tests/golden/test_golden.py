@@ -24,7 +24,12 @@ from edge_runtime.types import Box, Frame, ModelUsed, Origin, Spacing, canonical
 HERE = Path(__file__).parent
 GRID = (192, 288)
 MODEL = ModelUsed(
-    name="fetal_head", version="golden", sha256="0" * 64, artifact_sha256="1" * 64, precision="fp32", backend="null"
+    name="fetal_head",
+    version="golden",
+    sha256="0" * 64,
+    artifact_sha256="1" * 64,
+    precision="fp32",
+    backend="null",
 )
 
 
@@ -53,7 +58,13 @@ CASES: dict[str, tuple[Spacing | None, Reason | None, bool, tuple[int, int], flo
     "caution": (Spacing(0.2, 0.2, SpacingSource.META_CSV), None, False, (96, 75), 0.984375),
     "confirmed": (Spacing(0.2, 0.2, SpacingSource.META_CSV), None, True, (96, 75), 0.984375),
     "anisotropic": (Spacing(0.2, 0.25, SpacingSource.META_CSV), None, True, (80, 75), 0.984375),
-    "operator": (Spacing(0.2, 0.2, SpacingSource.OPERATOR), Reason.SPACING_OPERATOR, True, (96, 75), 0.984375),
+    "operator": (
+        Spacing(0.2, 0.2, SpacingSource.OPERATOR),
+        Reason.SPACING_OPERATOR,
+        True,
+        (96, 75),
+        0.984375,
+    ),
     "pixels": (None, Reason.SPACING_REGION_OUTSIDE_IMAGE, False, (96, 75), 0.984375),
     "foreign": (Spacing(0.2, 0.2, SpacingSource.META_CSV), None, False, (96, 75), 0.015625),
     "small": (Spacing(0.02, 0.02, SpacingSource.META_CSV), None, True, (96, 75), 0.984375),
@@ -70,7 +81,14 @@ def finding(name: str) -> bytes:
     pipeline.limits = LIMITS
     origin = Origin(SourceKind.FOLDER, "still.png", study_uid=None, subject="a")
     frame = Frame(
-        picture(), 3, 0, origin, "3.golden", region=Box(8, 4, 792, 536), spacing=spacing, spacing_reason=reason
+        picture(),
+        3,
+        0,
+        origin,
+        "3.golden",
+        region=Box(8, 4, 792, 536),
+        spacing=spacing,
+        spacing_reason=reason,
     )
     stamp = Stamp("dev-golden", "e", clock.boot_id(), 1, "2026-01-01T00:00:00.000Z", Clock.NTP, 0)
     maker = FindingMaker(MODEL, pseudonym=lambda text: "p")

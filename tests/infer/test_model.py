@@ -25,12 +25,18 @@ def test_a_shipped_model_is_found_in_the_checkout_by_its_name() -> None:
 
 @pytest.mark.slow
 def test_a_shipped_model_is_found_in_the_wheel_by_its_name(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "-o", tmp_path, ROOT], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "-o", tmp_path, ROOT], check=True, capture_output=True
+    )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     told = subprocess.run(
-        [sys.executable, "-c", "from edge_runtime.infer.model import *; print(load_model('fetal_head').artifact('fp32')[0])"],
+        [
+            sys.executable,
+            "-c",
+            "from edge_runtime.infer.model import *; print(load_model('fetal_head').artifact('fp32')[0])",
+        ],
         cwd=tmp_path / "site",
         env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
         check=True,

@@ -16,7 +16,9 @@ GEOMETRY = fit_region(Box(0, 0, 8, 8), (8, 8), "letterbox")
 HEAD = Postprocess("mask", "none", ("head",), None, keep_largest=True)
 
 
-def read(probabilities: NDArray[np.float32], post: Postprocess = HEAD) -> tuple[NDArray[np.uint8], float, float]:
+def read(
+    probabilities: NDArray[np.float32], post: Postprocess = HEAD
+) -> tuple[NDArray[np.uint8], float, float]:
     mask = post.read({"mask": probabilities[None]}, GEOMETRY)
     return mask.labels, mask.confidence[0], mask.discarded[0]
 

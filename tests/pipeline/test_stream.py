@@ -99,7 +99,9 @@ def test_every_gives_one_finding_per_frame_and_drops_none(pipeline: Pipeline, tm
     counters = running.counters
     assert (counters.offered, counters.processed, counters.dropped, counters.findings) == (200, 200, 0, 200)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [line["source"]["frame_ids"][0].partition(".")[0] for line in lines] == [str(i) for i in range(200)]
+    assert [line["source"]["frame_ids"][0].partition(".")[0] for line in lines] == [
+        str(i) for i in range(200)
+    ]
     assert [line["seq"] for line in lines] == list(range(2, 202))  # 1 is the exam's start
 
 
@@ -176,7 +178,9 @@ def test_a_bad_frame_is_a_withheld_finding_and_the_run_goes_on(pipeline: Pipelin
                     yield frame
                     continue
                 error = FrameError("torn.png: not an image", Reason.FRAME_UNREADABLE)
-                yield BadFrame(2, clock.monotonic_ns(), Origin(SourceKind.FOLDER, "torn.png"), "2.none", error)
+                yield BadFrame(
+                    2, clock.monotonic_ns(), Origin(SourceKind.FOLDER, "torn.png"), "2.none", error
+                )
 
     out = io.BytesIO()
     running = stream(pipeline, OneBad(PICTURES, frames=5), tmp_path, out=out)
