@@ -137,7 +137,7 @@ def frame_id(index: int, pixels: NDArray[np.uint8]) -> str:
 
 def digest(pixels: NDArray[np.uint8]) -> str:
     """The first 16 hex digits of the SHA-256 of `pixels`, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:16]
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:16]
 
 
 def bad_frame(index: int, origin: Origin, error: FrameError) -> BadFrame:
@@ -152,7 +152,7 @@ def coloured_share(rgb: NDArray[np.uint8]) -> float:
     """Share of clearly coloured pixels of (H, W, 3), from every fourth one each way."""
     few = rgb[::4, ::4]
     spread = few.max(axis=2).astype(np.int16) - few.min(axis=2)
-    return float(np.count_nonzero(spread > COLOUR_STEP)) / max(spread.size, 1)
+    return float(np.count_nonzero(spread > COLOUR_STEP) / max(spread.size, 1))
 
 
 def frame_time_ms(rate_hz: float) -> float | None:

@@ -104,4 +104,4 @@ def border_contact(inside: NDArray[np.bool_], content: Box, cell: tuple[float, f
     rows, columns = slice(content.y0, content.y1), slice(content.x0, content.x1)
     across = np.count_nonzero(inside[content.y0, columns]) + np.count_nonzero(inside[content.y1 - 1, columns])
     down = np.count_nonzero(inside[rows, content.x0]) + np.count_nonzero(inside[rows, content.x1 - 1])
-    return across * cell[1] + down * cell[0]
+    return float(across * cell[1] + down * cell[0])
