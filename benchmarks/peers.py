@@ -57,13 +57,13 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
     array = np.load(args.frames)
     for frame in MemorySource(array, frames=WARM_UP).frames():
-        pipeline.step(frame)  # type: ignore[arg-type]
+        pipeline.step(frame)
     spent_ms: list[float] = []
     start = time.perf_counter()
     if mode == "sync":
         for frame in MemorySource(array).frames():
             one = time.perf_counter()
-            pipeline.step(frame)  # type: ignore[arg-type]
+            pipeline.step(frame)
             spent_ms.append(1000 * (time.perf_counter() - one))
     else:
         stream_into(pipeline, MemorySource(array), spent_ms)

@@ -53,7 +53,7 @@ def show(report: Any, as_json: bool, lines: list[str]) -> None:
     """The result on stdout: one JSON object, or lines for a person."""
     if as_json:
         print(msgspec.json.encode(report).decode())
-    else:
+    elif lines:
         print("\n".join(lines))
 
 
@@ -144,6 +144,8 @@ def run(as_json: bool, **flags: Any) -> None:
     """Analyse a source: frames in, findings out, each on disk before it is reported."""
     from edge_runtime.commands import run as command
 
+    if as_json and flags["out"] == "-":
+        raise ConfigError("--json and --out - both want stdout: name a file for --out")
     report = command.run(command.RunOptions(**flags), progress=_progress if sys.stderr.isatty() else None)
     show(report, as_json, command.lines(report))
     if report.problems:

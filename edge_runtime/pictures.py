@@ -53,7 +53,7 @@ def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
     """
     picture = cv2.cvtColor(frame.pixels, cv2.COLOR_GRAY2BGR)
     if mask is not None:
-        labels = full_mask(mask, frame.pixels.shape)
+        labels = full_mask(mask, frame.size_hw)
         for value in range(1, len(mask.names) + 1):
             contours, _ = cv2.findContours(
                 (labels == value).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
@@ -89,7 +89,7 @@ class PictureSink:
         if self.record is not None:
             write_png(self.record / f"{frame.frame_id}.png", frame.pixels)
         if self.masks is not None and result.mask is not None:
-            labels = full_mask(result.mask, frame.pixels.shape)
+            labels = full_mask(result.mask, frame.size_hw)
             step = 255 // len(result.mask.names)
             write_png(self.masks / f"{picture_name(frame)}.png", labels * np.uint8(step))
 

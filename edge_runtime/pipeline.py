@@ -72,7 +72,9 @@ class Pipeline:
         tensor = self.backend.slots[0].input
         spec = self.model.manifest.input
         self.preprocess = Preprocess(
-            grid_hw=tensor.shape[2:], fit=spec.fit, scale=None if tensor.dtype == np.uint8 else spec.scale
+            grid_hw=(tensor.shape[2], tensor.shape[3]),
+            fit=spec.fit,
+            scale=None if tensor.dtype == np.uint8 else spec.scale,
         )
         self.postprocess = postprocess_for(self.model, self.backend)
         cv2.setNumThreads(1)  # the backend's threads are the ones that pay

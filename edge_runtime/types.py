@@ -111,6 +111,10 @@ class Frame:
             )
         check_image_size(pixels.shape, f"{self.origin.name} frame {self.index}")
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.pixels.shape[0], self.pixels.shape[1]
+
 
 def check_image_size(size_hw: tuple[int, ...], where: str) -> None:
     """Raises FrameError for an image that no source may hand out; call it on a header, before decoding."""

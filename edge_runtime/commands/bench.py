@@ -196,7 +196,7 @@ class _Bench:
             precision=used.precision,
             threads=self._pipeline.backend.threads,
             frames=self._counted.processed,
-            size_hw=self._pictures[0].pixels.shape,
+            size_hw=self._pictures[0].size_hw,
             fps=fps,
             offered_fps=self._offered_fps,
             latency_ms=Spread(*(float(np.percentile(latency, q)) for q in (50, 90, 99, 100))),

@@ -103,7 +103,7 @@ class Scores:
         frame, mask = result.frame, result.mask
         assert isinstance(frame, Frame)
         names = mask.names if mask is not None else ()
-        found = full_mask(mask, frame.pixels.shape) if mask is not None else np.zeros_like(truth)
+        found = full_mask(mask, frame.size_hw) if mask is not None else np.zeros_like(truth)
         scores = [dice(found == value, truth == value) for value in range(1, max(1, len(names)) + 1)]
         self.dice.append(float(np.mean(scores)))
         for name, score in zip(names, scores, strict=False):

@@ -157,8 +157,8 @@ def test_two_receivers_may_use_one_database(store: Store, url: str, read: Reader
 
 def test_postgres_answers_only_when_the_disk_has_it_and_reconnects(postgres_url: str) -> None:
     with closing(open_store(postgres_url)) as store:
-        assert store._db.execute("SHOW synchronous_commit").fetchone()[0] == "on"  # type: ignore[attr-defined]
-        store._db.commit()  # type: ignore[attr-defined]
+        assert store._db.execute("SHOW synchronous_commit").fetchone()[0] == "on"
+        store._db.commit()
         import psycopg
 
         with psycopg.connect(postgres_url) as other:

@@ -178,7 +178,7 @@ def test_a_source_that_cannot_be_is_a_usage_error_in_one_line(text: str) -> None
 @pytest.mark.parametrize("options", [{"fps": -1}, {"limit": 0}, {"region": 0}, {"region": 1}])
 def test_an_option_that_cannot_be_followed_is_a_usage_error(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="--"):
-        open_source("phantom:fetal_head", **options)  # type: ignore[arg-type]
+        open_source("phantom:fetal_head", **options)
 
 
 def test_what_is_not_built_yet_says_so() -> None:

@@ -66,7 +66,7 @@ def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
     sender = start_uplink(setting.state, broker.url)
     try:
         for share in (0.1, 0.4):
-            until(lambda share=share: drained_some(setting, share))  # type: ignore[misc]
+            until(lambda share=share: drained_some(setting, share))
             kill(sender)
             sender = start_uplink(setting.state, broker.url)
         setting.check()
@@ -97,7 +97,7 @@ def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
     sender = start_uplink(setting.state, broker.url)
     try:
         for share in (0.1, 0.4):
-            until(lambda share=share: drained_some(setting, share))  # type: ignore[misc]
+            until(lambda share=share: drained_some(setting, share))
             broker.kill()
             broker.start()
         setting.check()
@@ -134,7 +134,7 @@ class FlakyStore(SqliteStore):
         super().__init__(path)
         self._crash_after, self._commits = crash_after, 0
 
-    def put(self, rows: list[StoreRow], poison: list[Poison] = []) -> PutResult:  # type: ignore[override]  # noqa: B006
+    def put(self, rows: list[StoreRow], poison: list[Poison] = []) -> PutResult:  # noqa: B006
         result = super().put(rows, poison)
         self._commits += 1
         if self._commits in self._crash_after:

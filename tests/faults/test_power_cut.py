@@ -76,7 +76,7 @@ class Disk:
         return files
 
 
-class _File(apsw.VFSFile):  # type: ignore[misc]
+class _File(apsw.VFSFile):
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
         super().__init__("", name, flags)
         self._disk = disk
@@ -95,7 +95,7 @@ class _File(apsw.VFSFile):  # type: ignore[misc]
         self._disk.sync(self._name)
 
 
-class _Vfs(apsw.VFS):  # type: ignore[misc]
+class _Vfs(apsw.VFS):
     def __init__(self, name: str, disk: Disk) -> None:
         self._disk = disk
         super().__init__(name, "")

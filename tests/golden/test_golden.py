@@ -6,6 +6,7 @@ The masks come from exact arithmetic, not from a model: what is held fixed here 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from edge_runtime.codes import Clock, Kind, Reason, SourceKind, SpacingSource
 from edge_runtime.infer.backends.contract import Slot
 from edge_runtime.infer.backends.null import NullBackend
 from edge_runtime.infer.model import load_model
+from edge_runtime.measure.quality import Limits
+from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.pipeline import build_pipeline
 from edge_runtime.reporting import FindingMaker
 from edge_runtime.sync.journal import Stamp
@@ -54,6 +57,15 @@ def picture() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return ((x * x * 7 + y * y * 13 + x * y * 5) // 97 % 180 + 20).astype(np.uint8)
 
 
+# Limits and intervals of these tests alone: a better model must not move them.
+LIMITS = Limits(modality=("US",), min_presence=0.5, min_confidence=0.8)
+SETTINGS = MeasureSettings(
+    spacing_range_mm=(0.03, 0.5),
+    min_ellipse_iou=0.9,
+    intervals={"head_circumference": (4.0, 0.02), "biparietal_diameter": (1.5, 0.02)},
+)
+
+
 CASES: dict[str, tuple[Spacing | None, Reason | None, bool, tuple[int, int], float]] = {
     "caution": (Spacing(0.2, 0.2, SpacingSource.META_CSV), None, False, (96, 75), 0.984375),
     "confirmed": (Spacing(0.2, 0.2, SpacingSource.META_CSV), None, True, (96, 75), 0.984375),
@@ -77,7 +89,7 @@ def finding(name: str) -> bytes:
     backend = Drawn(GRID, model, 1)
     backend.axes, backend.presence = axes, presence
     pipeline = build_pipeline(model, backend, plane_confirmed=confirmed)
-    pipeline.settings = SETTINGS if not confirmed else CONFIRMED
+    pipeline.settings = replace(SETTINGS, plane_confirmed=confirmed)
     pipeline.limits = LIMITS
     origin = Origin(SourceKind.FOLDER, "still.png", study_uid=None, subject="a")
     frame = Frame(
@@ -93,23 +105,6 @@ def finding(name: str) -> bytes:
     stamp = Stamp("dev-golden", "e", clock.boot_id(), 1, "2026-01-01T00:00:00.000Z", Clock.NTP, 0)
     maker = FindingMaker(MODEL, pseudonym=lambda text: "p")
     return canonical(maker.finding(pipeline.step(frame), stamp, "exam", Kind.FRAME)) + b"\n"
-
-
-def _settings() -> tuple[object, object, object]:
-    """Limits and intervals of these tests alone: a better model must not move them."""
-    from edge_runtime.measure.quality import Limits
-    from edge_runtime.measure.settings import MeasureSettings
-
-    intervals = {"head_circumference": (4.0, 0.02), "biparietal_diameter": (1.5, 0.02)}
-    common = {"spacing_range_mm": (0.03, 0.5), "min_ellipse_iou": 0.9, "intervals": intervals}
-    return (
-        MeasureSettings(plane_confirmed=False, **common),  # type: ignore[arg-type]
-        MeasureSettings(plane_confirmed=True, **common),  # type: ignore[arg-type]
-        Limits(modality=("US",), min_presence=0.5, min_confidence=0.8),
-    )
-
-
-SETTINGS, CONFIRMED, LIMITS = _settings()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -80,7 +80,7 @@ def test_several_classes_are_decided_as_argmax_does() -> None:
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_activations_give_probabilities(activation: str) -> None:
     scores = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32) * 30
-    result = activate(scores, activation)  # type: ignore[arg-type]
+    result = activate(scores, activation)
     assert ((result >= 0) & (result <= 1)).all()
     if activation == "softmax":
         np.testing.assert_allclose(result.sum(axis=0), 1, atol=1e-5)

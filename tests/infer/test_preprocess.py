@@ -35,7 +35,7 @@ def test_what_is_seen_on_the_grid_is_found_again_in_the_image(
     cx, cy = x * width, y * height
     cv2.ellipse(pixels, ((cx, cy), (width / 4, height / 4), 0), 255, -1)
     slot = np.zeros((1, 1, *GRID), np.uint8)
-    geometry = Preprocess(GRID, fit=fit).into(frame(pixels), slot)  # type: ignore[arg-type]
+    geometry = Preprocess(GRID, fit=fit).into(frame(pixels), slot)
     there, here = cv2.moments(slot[0, 0]), cv2.moments(pixels)
     grid_xy = np.array([[there["m10"] / there["m00"], there["m01"] / there["m00"]]])
     image_xy = np.array([here["m10"] / here["m00"], here["m01"] / here["m00"]])

@@ -208,7 +208,7 @@ def test_a_steady_live_value_is_captured_once_in_its_time(tmp_path: Path) -> Non
     pipeline = build_pipeline(model, open_backend(model, precision="fp32"))
     out = io.BytesIO()
     with open_source("phantom:fetal_head?hc_mm=250&frames=45&fps=30") as source:
-        running = stream(pipeline, source, tmp_path, "newest", out=out, paced=True)  # type: ignore[arg-type]
+        running = stream(pipeline, source, tmp_path, "newest", out=out, paced=True)
         running.run()
     pipeline.close()
     (finding,) = [json.loads(line) for line in out.getvalue().splitlines()]
