@@ -7,7 +7,6 @@ capture, and a stream that ends without one reports its last frame.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
@@ -16,16 +15,16 @@ from edge_runtime import clock
 from edge_runtime.codes import Kind, Priority, Status
 from edge_runtime.config import Capture
 from edge_runtime.frames.exam import ExamTracker
-from edge_runtime.measure.capture import AutoCapture, exam_values
+from edge_runtime.measure.capture import AutoCapture, ExamSummary
 from edge_runtime.measure.findings import mask_records
 from edge_runtime.pipeline import Pipeline, Result
-from edge_runtime.sync.journal import Batch, Journal, Stamp
+from edge_runtime.sync.journal import Journal, Stamp
 from edge_runtime.telemetry import Counters
 from edge_runtime.types import (
     SCHEMA_VERSION,
     ExamEvent,
+    ExamValue,
     Finding,
-    Measurement,
     ModelUsed,
     Quality,
     SourceUsed,
@@ -95,9 +94,28 @@ def model_used(pipeline: Pipeline) -> ModelUsed:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An exam begins or ends."""
+
+    event: Literal["exam_started", "exam_ended"]
+    exam_id: str
+    findings: int | None = None
+    summary: tuple[ExamValue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A result becomes a finding."""
+
+    result: Result
+    exam_id: str
+    kind: Kind
+
+
 @dataclass(slots=True)
 class Reporter:
-    """The one writer of a run: journal first, then `out`."""
+    """The one writer of a run: what is to be recorded is planned first, then written in one transaction."""
 
     journal: Journal
     maker: FindingMaker
@@ -108,45 +126,47 @@ class Reporter:
     capture: Capture = field(default_factory=Capture)
     exam_ids: list[str] = field(default_factory=list)
     _auto: AutoCapture = field(init=False)
+    _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
+    _findings: int = 0  # of the open exam
     _last: Result | None = None  # under `newest`: what a flush would report
-    _reported: int = 0  # findings of the open exam
-    _captured: dict[str, list[tuple[Measurement, ...]]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self._auto = self._new_capture()
 
     def report(self, results: Sequence[Result]) -> None:
         """Commits what `results` call for in one transaction, then writes it to `out`. Raises JournalError."""
-        wanted = [(result, kind) for result in results if (kind := self._kind_of(result)) is not None]
-        changes = any(self.exams.would_change(result.frame.origin) for result in results)
-        if not wanted and not changes:
-            return
-        lines: list[bytes] = []
-        findings: list[Finding] = []
-        with self.journal.batch() as batch:
-            for result in results:
-                self._follow_exam(batch, result)
-                kind = next((kind for other, kind in wanted if other is result), None)
-                if kind is not None:
-                    finding, line = self._add(batch, result, kind)
-                    findings.append(finding)
-                    lines.append(line)
-        self._tell(findings, lines)
+        plan: list[Change | Report] = []
+        for result in results:
+            exam_id = self._follow_exam(result, plan)
+            kind = self._kind_of(result)
+            if kind is not None:
+                plan.append(self._count(Report(result, exam_id, kind)))
+        self._commit(plan)
 
     def close(self) -> None:
-        """Flushes a stream that ended without a capture, and ends the open exam. Raises JournalError."""
-        lines: list[bytes] = []
-        findings: list[Finding] = []
-        if self.exams.open_exam is None and self._last is None:
-            return
-        with self.journal.batch() as batch:
-            if self.policy == "newest" and self._last is not None and self.counters.findings == 0:
-                self._follow_exam(batch, self._last)
-                finding, line = self._add(batch, self._last, Kind.FLUSH)
-                findings.append(finding)
-                lines.append(line)
-            self._end_exam(batch)
-        self._tell(findings, lines)
+        """Flushes a stream that ended without a finding, and ends the open exam. Raises JournalError."""
+        plan: list[Change | Report] = []
+        if self._last is not None and self.counters.findings == 0:
+            plan.append(self._count(Report(self._last, self._follow_exam(self._last, plan), Kind.FLUSH)))
+        self._end_exam(plan)
+        self._commit(plan)
+
+    def _follow_exam(self, result: Result, plan: list[Change | Report]) -> str:
+        """The exam of `result`; another than the open one ends that, and all that was remembered of it."""
+        if self.exams.would_change(result.frame.origin):
+            self._end_exam(plan)
+            exam_id = self.exams.enter(result.frame.origin)
+            if exam_id not in self.exam_ids:
+                self.exam_ids.append(exam_id)
+            plan.append(Change("exam_started", exam_id))
+        assert self.exams.open_exam is not None, "enter opens one"
+        return self.exams.open_exam
+
+    def _end_exam(self, plan: list[Change | Report]) -> None:
+        exam_id = self.exams.leave()
+        if exam_id is not None:
+            plan.append(Change("exam_ended", exam_id, self._findings, self._summary.values()))
+        self._findings, self._summary, self._auto = 0, ExamSummary(), self._new_capture()
 
     def _kind_of(self, result: Result) -> Kind | None:
         """Why this result is to be reported; None when it is only a live value."""
@@ -158,64 +178,52 @@ class Reporter:
         )
         return Kind.AUTO_CAPTURE if fires else None
 
-    def _add(self, batch: Batch, result: Result, kind: Kind) -> tuple[Finding, bytes]:
-        exam_id = self.exams.open_exam
-        assert exam_id is not None, "an exam is opened before its findings"
-        finding = self.maker.finding(result, batch.stamp(), exam_id, kind)
-        line = encode(finding)
-        batch.add(finding, line)
-        self._reported += 1
-        if finding.status is not Status.WITHHELD:
-            self._captured[exam_id].append(finding.measurements)
-        return finding, line
+    def _count(self, report: Report) -> Report:
+        self._findings += 1
+        self._summary.add(report.result.measurements)
+        return report
 
-    def _follow_exam(self, batch: Batch, result: Result) -> None:
-        """Ends and starts exams as the frame's origin says; temporal state begins anew."""
-        if not self.exams.would_change(result.frame.origin):
+    def _commit(self, plan: Sequence[Change | Report]) -> None:
+        """Records the plan, all of it or nothing, and only then tells."""
+        if not plan:
             return
-        self._end_exam(batch)
-        exam_id = self.exams.enter(result.frame.origin)
-        if exam_id not in self.exam_ids:
-            self.exam_ids.append(exam_id)
-        self._auto = self._new_capture()
-        self._event(batch, "exam_started", exam_id)
-
-    def _end_exam(self, batch: Batch) -> None:
-        exam_id = self.exams.leave()
-        if exam_id is not None:
-            self._event(batch, "exam_ended", exam_id)
-
-    def _event(self, batch: Batch, event: Literal["exam_started", "exam_ended"], exam_id: str) -> None:
-        stamp = batch.stamp()
-        ended = event == "exam_ended"
-        record = ExamEvent(
-            schema_version=SCHEMA_VERSION,
-            event_id=clock.uuid7(),
-            event=event,
-            device_id=stamp.device_id,
-            seq=stamp.seq,
-            epoch=stamp.epoch,
-            boot_id=stamp.boot_id,
-            exam_id=exam_id,
-            created_at=stamp.created_at,
-            clock=stamp.clock,
-            monotonic_ns=stamp.monotonic_ns,
-            findings=self._reported if ended else None,
-            summary=exam_values(self._captured.pop(exam_id, [])) if ended else (),
-        )
-        self._reported = 0
-        batch.add(record, encode(record))
-
-    def _tell(self, findings: Sequence[Finding], lines: Sequence[bytes]) -> None:
-        """Says what was committed."""
+        findings: list[Finding] = []
+        lines: list[bytes] = []
+        with self.journal.batch() as batch:
+            for item in plan:
+                record = self._record(item, batch.stamp())
+                line = encode(record)
+                batch.add(record, line)
+                if isinstance(record, Finding):
+                    findings.append(record)
+                    lines.append(line + b"\n")
         counters = self.counters
         if findings and counters.first_finding_ns is None:
             counters.first_finding_ns = clock.monotonic_ns()
         counters.findings += len(findings)
         counters.withheld += sum(finding.status is Status.WITHHELD for finding in findings)
         if self.out is not None and lines:
-            self.out.write(b"".join(line + b"\n" for line in lines))
+            self.out.write(b"".join(lines))
             self.out.flush()
+
+    def _record(self, item: Change | Report, stamp: Stamp) -> Finding | ExamEvent:
+        if isinstance(item, Report):
+            return self.maker.finding(item.result, stamp, item.exam_id, item.kind)
+        return ExamEvent(
+            schema_version=SCHEMA_VERSION,
+            event_id=clock.uuid7(),
+            event=item.event,
+            device_id=stamp.device_id,
+            seq=stamp.seq,
+            epoch=stamp.epoch,
+            boot_id=stamp.boot_id,
+            exam_id=item.exam_id,
+            created_at=stamp.created_at,
+            clock=stamp.clock,
+            monotonic_ns=stamp.monotonic_ns,
+            findings=item.findings,
+            summary=item.summary,
+        )
 
     def _new_capture(self) -> AutoCapture:
         limits = self.capture

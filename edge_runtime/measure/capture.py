@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict, deque
+from array import array
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -57,23 +58,29 @@ class AutoCapture:
         return max(values) - min(values) <= self.spread * abs(statistics.median(values))
 
 
-def exam_values(captures: Iterable[Sequence[Measurement]]) -> tuple[ExamValue, ...]:
-    """The value of each measurement over an exam's captures, in the order first seen; withheld ones do not
-    count.
-    """
-    values: dict[tuple[MeasurementName, Unit], list[float]] = defaultdict(list)
-    for measurements in captures:
+class ExamSummary:
+    """What an exam's captures amount to: the median of each measurement with its range. Eight bytes a value."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[MeasurementName, Unit], array[float]] = {}
+
+    def add(self, measurements: Iterable[Measurement]) -> None:
+        """One capture; what is withheld does not count."""
         for measurement in measurements:
             if measurement.value is not None:
-                values[measurement.name, measurement.unit].append(measurement.value)
-    return tuple(
-        ExamValue(
-            name=name,
-            unit=unit,
-            median=statistics.median(found),
-            range=(min(found), max(found)),
-            captures=len(found),
-            few=len(found) < FEW,
+                key = measurement.name, measurement.unit
+                self._values.setdefault(key, array("d")).append(measurement.value)
+
+    def values(self) -> tuple[ExamValue, ...]:
+        """The value of each measurement, in the order first seen."""
+        return tuple(
+            ExamValue(
+                name=name,
+                unit=unit,
+                median=statistics.median(found),
+                range=(min(found), max(found)),
+                captures=len(found),
+                few=len(found) < FEW,
+            )
+            for (name, unit), found in self._values.items()
         )
-        for (name, unit), found in values.items()
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_runtime.codes import MeasurementName, Status
-from edge_runtime.measure.capture import AutoCapture, exam_values
+from edge_runtime.measure.capture import AutoCapture, ExamSummary
 from edge_runtime.types import Measurement
 
 FRAME_NS = 33_333_333
@@ -22,6 +22,13 @@ def hc(value):
         spacing=None,
         formula="test",
     )
+
+
+def summary_of(captures):
+    summary = ExamSummary()
+    for measurements in captures:
+        summary.add(measurements)
+    return summary.values()
 
 
 def fired(values, score=lambda frame: 90, status=Status.CAUTION, capture=None, frame_ns=FRAME_NS):
@@ -78,11 +85,11 @@ def test_nothing_measured_does_not_fire():
 
 
 def test_an_exam_s_value_is_the_median_of_its_captures_with_their_range():
-    (value,) = exam_values([(hc(250.0),), (hc(254.0),), (hc(251.0),), (hc(None),)])
+    (value,) = summary_of([(hc(250.0),), (hc(254.0),), (hc(251.0),), (hc(None),)])
     assert (value.median, value.range, value.captures, value.few) == (251.0, (250.0, 254.0), 3, False)
 
 
 def test_fewer_than_three_captures_are_called_few():
-    (value,) = exam_values([(hc(250.0),), (hc(254.0),)])
+    (value,) = summary_of([(hc(250.0),), (hc(254.0),)])
     assert (value.median, value.few) == (252.0, True)
-    assert exam_values([]) == ()
+    assert summary_of([]) == ()
