@@ -33,14 +33,12 @@ _TABLES = (
         payload {blob} NOT NULL
     )""",
 )
-_ROW = "(device_id, {id}, seq, epoch, exam_id, created_at, received_at, body)"
-_PUT_ROW: dict[EventKind, str] = {
-    "finding": f"INSERT INTO findings {_ROW.format(id='finding_id')} VALUES ({{8}}) ON CONFLICT DO NOTHING",
-    "event": f"INSERT INTO events {_ROW.format(id='event_id')} VALUES ({{8}}) ON CONFLICT DO NOTHING",
-}
-_PUT_POISON = (
-    "INSERT INTO quarantine (digest, topic, reason, received_at, payload) VALUES ({5}) ON CONFLICT DO NOTHING"
-)
+_QUARANTINE = ("digest", "topic", "reason", "received_at", "payload")
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    """The columns of `findings` and `events`, whose id is called `name`, in the order of `StoreRow.values`."""
+    return "device_id", name, "seq", "epoch", "exam_id", "created_at", "received_at", "body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +115,6 @@ def open_store(url: str) -> Store:
     raise ConfigError(f"store {scheme or url}: want sqlite:///file or postgresql://user@host/database")
 
 
-def _marked(sql: str, mark: str) -> str:
-    """`sql` with its placeholders written as this driver wants them."""
-    return sql.replace("{8}", ", ".join([mark] * 8)).replace("{5}", ", ".join([mark] * 5))
-
-
 class SqliteStore:
     """A file, in write-ahead mode with a full sync per commit."""
 
@@ -143,9 +136,7 @@ class SqliteStore:
         except (sqlite3.Error, OverflowError, UnicodeError) as exc:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(exc, sqlite3.OperationalError) or not isinstance(
-                exc, sqlite3.Error | ValueError | OverflowError
-            ):
+            if isinstance(exc, sqlite3.OperationalError):
                 raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
         return result
@@ -208,19 +199,23 @@ class PostgresStore:
 
 
 def _put(cursor: Any, rows: Sequence[StoreRow], poison: Sequence[Poison], mark: str) -> tuple[int, int, int]:
-    """Runs the three inserts; how many rows each really added."""
-    counts = []
-    for kind in ("finding", "event"):
-        counts.append(
-            _many(cursor, _marked(_PUT_ROW[kind], mark), [row.values() for row in rows if row.kind == kind])
-        )
-    counts.append(_many(cursor, _marked(_PUT_POISON, mark), [one.values() for one in poison]))
-    return counts[0], counts[1], counts[2]
+    """Runs the three inserts with this driver's placeholder; how many rows each really added."""
+    findings = [row.values() for row in rows if row.kind == "finding"]
+    events = [row.values() for row in rows if row.kind == "event"]
+    return (
+        _insert(cursor, "findings", _columns("finding_id"), findings, mark),
+        _insert(cursor, "events", _columns("event_id"), events, mark),
+        _insert(cursor, "quarantine", _QUARANTINE, [one.values() for one in poison], mark),
+    )
 
 
-def _many(cursor: Any, sql: str, values: list[tuple[object, ...]]) -> int:
+def _insert(
+    cursor: Any, table: str, columns: tuple[str, ...], values: list[tuple[object, ...]], mark: str
+) -> int:
     if not values:
         return 0
+    marks = ", ".join([mark] * len(columns))
+    sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
     done = cursor.executemany(sql, values)
     return int((done or cursor).rowcount)  # sqlite3 answers with a new cursor, psycopg counts in this one
 

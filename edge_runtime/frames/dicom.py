@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import Reason, SourceKind
@@ -19,12 +17,9 @@ from edge_runtime.errors import ConfigError, FrameError, SourceLostError
 from edge_runtime.frames.dicom_header import DicomHeader, parse, read_header, translated
 from edge_runtime.frames.dicom_pixels import Display, PixelReader
 from edge_runtime.frames.meta_csv import MetaTable
-from edge_runtime.frames.source import SourceOptions, bad_frame, frame_id
+from edge_runtime.frames.source import Closeable, SourceOptions, bad_frame, frame_id
 from edge_runtime.frames.spacing import Resolved, prefer, resolve, with_operator
 from edge_runtime.types import BadFrame, Frame, Origin
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 def open_dicom(place: str, options: SourceOptions) -> DicomSource:
@@ -57,7 +52,7 @@ def open_dicom(place: str, options: SourceOptions) -> DicomSource:
     return DicomSource(headers, unreadable, options, meta)
 
 
-class DicomSource:
+class DicomSource(Closeable):
     """The frames of one or more files, in the order of study, series and instance number."""
 
     kind = SourceKind.DICOM
@@ -74,7 +69,6 @@ class DicomSource:
         self._unreadable = unreadable
         self._options = options
         self._meta = meta
-        self._closed = False
         self.length = options.count(sum(header.frames for header in headers) + len(unreadable))
 
     def frames(self) -> Iterator[Frame | BadFrame]:
@@ -94,17 +88,6 @@ class DicomSource:
             index -= header.frames
             before += header.due_s(header.frames)
         return before
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _all(self) -> Iterator[Frame | BadFrame]:
         """Every file's frames, each numbered from 0; a file that is cut off ends a run of one file only."""

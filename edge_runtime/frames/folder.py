@@ -11,8 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -23,12 +22,9 @@ from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import ConfigError, FrameError
 from edge_runtime.frames.meta_csv import NAME, MetaTable
-from edge_runtime.frames.source import SourceOptions, bad_frame, coloured_share, frame_id, steady_s
+from edge_runtime.frames.source import Closeable, SourceOptions, bad_frame, coloured_share, frame_id, steady_s
 from edge_runtime.frames.spacing import Resolved, from_meta_csv, with_operator
 from edge_runtime.types import BadFrame, Frame, Origin, check_image_size
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 MAX_COLOURED = 0.03  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
@@ -52,7 +48,7 @@ def open_folder(place: str, options: SourceOptions) -> FolderSource:
     return FolderSource(root, files, MetaTable.beside(root), options)
 
 
-class FolderSource:
+class FolderSource(Closeable):
     """The files of one folder in the order of their names."""
 
     kind = SourceKind.FOLDER
@@ -60,7 +56,6 @@ class FolderSource:
 
     def __init__(self, root: Path, files: list[Path], meta: MetaTable | None, options: SourceOptions) -> None:
         self._root, self._files, self._meta, self._options = root, files, meta, options
-        self._closed = False
         self.length = options.count(len(files))
 
     def frames(self) -> Iterator[Frame | BadFrame]:
@@ -92,17 +87,6 @@ class FolderSource:
 
     def due_s(self, index: int) -> float:
         return steady_s(index, self._options.fps, None)
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _spacing(self, keys: tuple[str, str], same_size: bool) -> Resolved:
         """The operator's word, which is bound to the size of the first image, else the table's."""

@@ -6,8 +6,6 @@ It knows nothing about files; `open_source` does not open it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +13,11 @@ from numpy.typing import NDArray
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import ConfigError
-from edge_runtime.frames.source import digest, steady_s
+from edge_runtime.frames.source import Closeable, digest, steady_s
 from edge_runtime.types import BadFrame, Frame, Origin, Spacing
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class MemorySource:
+class MemorySource(Closeable):
     """The rows of an array over and over, each as its own frame, without a copy.
 
     `array` is (N, H, W) uint8 and must not change while the source is read; `frames` None = each row once.
@@ -50,7 +45,6 @@ class MemorySource:
         self._origin = Origin(
             SourceKind.MEMORY, "memory", modality, frame_time_ms=1000 / fps if fps else None
         )
-        self._closed = False
         self.length = len(array) if frames is None else frames
 
     def frames(self) -> Iterator[Frame | BadFrame]:
@@ -71,17 +65,6 @@ class MemorySource:
 
     def due_s(self, index: int) -> float:
         return steady_s(index, self._fps, None)
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _hash(self, row: int) -> str:
         content = digest(self._rows[row])

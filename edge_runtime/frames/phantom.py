@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.measure.ellipse import ramanujan2
 
 Floats = NDArray[Any]  # float32; OpenCV's stubs lose the type
 
@@ -110,12 +111,6 @@ class Ellipse:
         u = (cos * dx + sin * dy) / self.semi_major
         v = (cos * dy - sin * dx) / self.semi_minor
         return (u * u + v * v <= 1.0).astype(np.uint8)
-
-
-def ramanujan2(semi_a: float, semi_b: float) -> float:
-    """The circumference of an ellipse (Ramanujan 1914, second formula; error below 1e-9 at these shapes)."""
-    h = ((semi_a - semi_b) / (semi_a + semi_b)) ** 2
-    return math.pi * (semi_a + semi_b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h)))
 
 
 def semi_axes(circumference: float, cephalic_index: float) -> tuple[float, float]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import SourceKind, SpacingSource
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import PhantomSpec, parse_spec, render
-from edge_runtime.frames.source import SourceOptions, frame_id, steady_s
+from edge_runtime.frames.source import Closeable, SourceOptions, frame_id, steady_s
 from edge_runtime.frames.spacing import Resolved, with_operator
 from edge_runtime.types import BadFrame, Frame, Origin, Spacing
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 def open_phantom(text: str, options: SourceOptions) -> PhantomSource:
@@ -25,7 +20,7 @@ def open_phantom(text: str, options: SourceOptions) -> PhantomSource:
     return PhantomSource(parse_spec(text), options)
 
 
-class PhantomSource:
+class PhantomSource(Closeable):
     """Frames of one `PhantomSpec`."""
 
     kind = SourceKind.PHANTOM
@@ -43,7 +38,6 @@ class PhantomSource:
         self._origin = Origin(
             SourceKind.PHANTOM, f"phantom:{spec.pattern}", "US", frame_time_ms=1000.0 / spec.fps
         )
-        self._closed = False
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         for index in range(self.length):
@@ -62,14 +56,3 @@ class PhantomSource:
 
     def due_s(self, index: int) -> float:
         return steady_s(index, self._fps, self._origin.frame_time_ms)
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

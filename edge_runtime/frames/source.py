@@ -62,6 +62,26 @@ class Source(Protocol):
     ) -> None: ...
 
 
+class Closeable:
+    """The end of a source: by `close`, which only sets `_closed`, or by leaving its `with` block.
+
+    `frames` looks at `_closed` before each frame.
+    """
+
+    _closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
     """What the command line says about a source, for every opener alike."""

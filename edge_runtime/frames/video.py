@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import ConfigError, FrameError, SourceLostError
 from edge_runtime.frames.source import (
+    Closeable,
     SourceOptions,
     bad_frame,
     coloured_share,
@@ -25,9 +25,6 @@ from edge_runtime.frames.source import (
 )
 from edge_runtime.frames.spacing import Resolved, with_operator
 from edge_runtime.types import BadFrame, Frame, Origin, check_image_size
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _COUNTED = frozenset(
     {".avi", ".mp4", ".m4v", ".mov"}
@@ -53,7 +50,7 @@ def _is_text(path: Path) -> bool:
     return b"\0" not in start and start.isascii()
 
 
-class VideoSource:
+class VideoSource(Closeable):
     """The frames of one video file, decoded when asked for."""
 
     kind = SourceKind.VIDEO
@@ -77,7 +74,6 @@ class VideoSource:
         none = Resolved(None, Reason.SPACING_MISSING)
         self._spacing = with_operator(none, options.spacing, options.force_spacing, path.name)
         self._none = none
-        self._closed = False
         self.length = options.count(announced) if announced else options.limit
 
     def frames(self) -> Iterator[Frame | BadFrame]:
@@ -96,17 +92,6 @@ class VideoSource:
 
     def due_s(self, index: int) -> float:
         return steady_s(index, self._options.fps, self._origin.frame_time_ms)
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _frame(self, index: int, image: NDArray[Any]) -> Frame | BadFrame:
         if image.dtype != np.uint8:

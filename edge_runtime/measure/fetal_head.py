@@ -58,7 +58,7 @@ def measure(
         shape.append(Reason.PLANE_UNCONFIRMED)
     values = _values(ellipse, scale, shape, settings)
     if settings.plane_confirmed:
-        values.append(_age(values[0], ellipse, scale, settings))
+        values.append(_age(values[0], scale))
     return tuple(values)
 
 
@@ -119,15 +119,13 @@ def _shape_reasons(
     return reasons
 
 
-def _age(
-    circumference: Measurement, ellipse: Ellipse | None, scale: Scale, settings: MeasureSettings
-) -> Measurement:
+def _age(circumference: Measurement, scale: Scale) -> Measurement:
     """Gestational age of a head in a confirmed plane, or why there is none; `circumference` is its own
     measurement.
     """
     name = MeasurementName.GESTATIONAL_AGE
     hc = circumference.value
-    if hc is None or ellipse is None or scale.used is None:
+    if hc is None or scale.used is None:
         return refused(name, "d", _AGE, scale, circumference.reasons)
     if not growth.HC_VALID_MM[0] <= hc <= growth.HC_VALID_MM[1]:
         return refused(name, "d", _AGE, scale, (*circumference.reasons, Reason.AGE_OUT_OF_VALIDITY))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime.codes import SEVERITY, Reason, Status, status_of, worst
+from edge_runtime.measure.rle import coco_counts, decode_counts
 from edge_runtime.measure.values import in_order, withhold
-from edge_runtime.types import GeometryUsed, Mask, MaskRecord, Measurement
+from edge_runtime.types import Box, Geometry, GeometryUsed, Mask, MaskRecord, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +79,22 @@ def mask_records(mask: Mask) -> tuple[MaskRecord, ...]:
     return tuple(records)
 
 
-def coco_counts(inside: NDArray[np.bool_]) -> str:
-    """The compressed `counts` of COCO's run-length code for `inside`, (h, w): what pycocotools reads.
+def mask_from(records: Sequence[MaskRecord]) -> Mask | None:
+    """The mask that `mask_records` wrote down, on its grid; None where a finding has none or no pixels of it.
 
-    Runs go down the columns, zeros first. From the fourth on a run is written as its difference to the last
-    but one, all in groups of five bits, the lowest first, bit 6 for more to come, as characters from 48 on
-    (cocoapi maskApi.c, rleToString).
+    What a record does not carry (padding, confidence, presence) is made up: it is for looking at, not for
+    measuring.
     """
-    flat = np.concatenate(([False], inside.ravel(order="F")))
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate(([0], changes, [inside.size])))
-    values = runs.copy()
-    values[3:] -= runs[1:-2]
-    return _five_bit_text(values)
-
-
-def _five_bit_text(values: NDArray[np.int64]) -> str:
-    """Each value in five-bit groups, lowest first, until the rest is only its sign."""
-    groups = []
-    open_ = np.ones(values.shape, bool)
-    rest = values
-    while open_.any():
-        low = rest & 0x1F
-        rest = rest >> 5
-        more = np.where(low & 0x10, rest != -1, rest != 0)
-        groups.append(np.where(open_, low + np.where(more, 0x20, 0) + 48, 0))
-        open_ = open_ & more
-    text: NDArray[np.int64] = np.stack(groups, axis=1).ravel()
-    return text[text > 0].astype(np.uint8).tobytes().decode("ascii")
+    if not records or any(record.data is None or record.geometry is None for record in records):
+        return None
+    height, width = records[0].size_hw
+    labels = np.zeros((height, width), np.uint8)
+    for value, record in enumerate(records, start=1):
+        labels[decode_counts(record.data or "", (height, width))] = value
+    way = records[0].geometry
+    assert way is not None
+    geometry = Geometry(
+        (height, width), Box(0, 0, width, height), way.step_x, way.step_y, way.offset_x, way.offset_y
+    )
+    names = tuple(record.label for record in records)
+    return Mask(labels, names, geometry, (0.0,) * len(names), (0.0,) * len(names), 1.0)

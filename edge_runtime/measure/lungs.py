@@ -7,6 +7,8 @@ gives the reason for that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.measure.ellipse import border_contact
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.measure.values import measured, part_reasons, scale_of
-from edge_runtime.types import Mask, Measurement, Spacing, Unit
+from edge_runtime.types import Box, Mask, Measurement, Spacing, Unit
 
 LABELS = ("lung_right", "lung_left")
 
@@ -39,19 +41,12 @@ def measure(
     """
     scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
     row, column = scale.cell
-    sides = {label: mask.of(label) for label in LABELS}
-    areas = {label: np.count_nonzero(side) * row * column for label, side in sides.items()}
-    shape = {reason for label in LABELS for reason in part_reasons(mask, label, settings)}
-    if not any(areas.values()):
-        shape.add(Reason.STRUCTURE_NOT_FOUND)
-    elif not all(areas.values()):
-        shape.add(Reason.LUNG_MISSING)
-    for label, side in sides.items():
-        if border_contact(side, mask.geometry.content, scale.cell) > MAX_BORDER_SHARE * areas[label] ** 0.5:
-            shape.add(Reason.CUT_BY_BORDER)
-    right, left = areas["lung_right"], areas["lung_left"]
+    sides = [mask.of(label) for label in LABELS]
+    right, left = (np.count_nonzero(side) * row * column for side in sides)
     ratio = right / left if left else None
-    width = _inner_width(sides["lung_right"] | sides["lung_left"]) * column
+    width = _inner_width(sides[0] | sides[1]) * column
+    shape = {reason for label in LABELS for reason in part_reasons(mask, label, settings)}
+    shape |= _missing_or_cut(sides, mask.geometry.content, scale.cell)
     if ratio is not None and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         shape.add(Reason.OUT_OF_RANGE)
     if scale.used is not None and not WIDTH_RANGE_MM[0] <= width <= WIDTH_RANGE_MM[1]:
@@ -79,6 +74,23 @@ def measure(
     beyond = {Reason.SPACING_OUTSIDE_MODEL_RANGE} & set(scale.length)
     found.append(measured(name.LUNG_AREA_RATIO, ratio, "1", _RATIO, scale, shape | beyond, settings))
     return tuple(found)
+
+
+def _missing_or_cut(
+    sides: Sequence[NDArray[np.bool_]], content: Box, cell: tuple[float, float]
+) -> set[Reason]:
+    """Whether a lung, or both, is not there or not whole."""
+    reasons = set()
+    counts = [np.count_nonzero(side) for side in sides]
+    if not any(counts):
+        reasons.add(Reason.STRUCTURE_NOT_FOUND)
+    elif not all(counts):
+        reasons.add(Reason.LUNG_MISSING)
+    for side, count in zip(sides, counts, strict=True):
+        root = (count * cell[0] * cell[1]) ** 0.5
+        if border_contact(side, content, cell) > MAX_BORDER_SHARE * root:
+            reasons.add(Reason.CUT_BY_BORDER)
+    return reasons
 
 
 def _inner_width(lungs: NDArray[np.bool_]) -> int:

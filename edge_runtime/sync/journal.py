@@ -250,7 +250,6 @@ class Journal:
 
     def _free_pages(self) -> int:
         """Pages that the quota still allows: never used ones and those of removed rows."""
-
         used, free, most = (
             self._db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "max_page_count")

@@ -192,10 +192,7 @@ class Link:
 
     def drop(self) -> None:
         """Closes the socket without a goodbye: the broker publishes the will."""
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()
-        self._client._reset_sockets()
+        self._client._reset_sockets()  # private: nothing public of paho's closes without a DISCONNECT
 
     # ------------------------------------------------------------ connecting
 

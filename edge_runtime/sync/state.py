@@ -82,19 +82,26 @@ def site_key(state_dir: Path) -> SiteKey:
 def device_id(state_dir: Path, remembered: str | None) -> str:
     """The id in the directory's file; else `remembered`, the database's; else a new one. Written down."""
     name = remembered or f"dev-{secrets.token_hex(4)}"
-    text = _read_or_create(state_dir / "device_id", f"{name}\n".encode())
-    try:
-        return check_level(text.decode(errors="replace").strip(), "device id")
-    except ConfigError as exc:
-        raise JournalError(f"{state_dir / 'device_id'}: {exc}") from exc
+    path = state_dir / "device_id"
+    return _checked_id(path, _read_or_create(path, f"{name}\n".encode()))
 
 
 def read_device_id(state_dir: Path) -> str | None:
-    """The id of a state directory that somebody else made; None when there is none yet."""
+    """The id of a state directory that somebody else made; None when there is none yet. Raises JournalError."""
+    path = state_dir / "device_id"
     try:
-        return check_level((state_dir / "device_id").read_text().strip(), "device id")
+        return _checked_id(path, path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        raise JournalError(f"{path}: cannot be read ({exc.strerror}); mend its owner or its mode") from exc
+
+
+def _checked_id(path: Path, content: bytes) -> str:
+    try:
+        return check_level(content.decode(errors="replace").strip(), "device id")
+    except ConfigError as exc:
+        raise JournalError(f"{path}: {exc}; restore it, or remove it to begin as a new device") from exc
 
 
 def _read_or_create(path: Path, content: bytes) -> bytes:

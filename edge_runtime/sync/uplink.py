@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_runtime import __version__, clock
+from edge_runtime.config import Site
 from edge_runtime.errors import EdgeError, JournalError, UplinkError
 from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Message, Settings, Tls
@@ -31,8 +32,8 @@ class UplinkSettings:
 
     broker: Broker
     tls: Tls = field(default_factory=Tls)
-    tenant: str = "default"
-    site: str = "default"
+    tenant: str = Site().tenant
+    site: str = Site().site
     pace: Pace = field(default_factory=Pace)
     backoff_s: float = 0.5  # the first pause between connection tries, doubled, each with 50 % jitter
     backoff_max_s: float = 60.0

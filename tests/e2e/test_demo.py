@@ -17,20 +17,16 @@ from typing import Any
 
 import cv2
 import msgspec
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_runtime.codes import Reason, Status
 from edge_runtime.commands import demo
-from edge_runtime.commands.demo import drawing, findings, page, stage, story
+from edge_runtime.commands.demo import findings, page, stage, story
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.demo.report import DemoReport, Files
 from edge_runtime.commands.demo.words import in_words, joined
 from edge_runtime.errors import ConfigError
-from edge_runtime.measure.findings import coco_counts
 from tests.brokers import needs_mosquitto
 
 VERDICTS = re.compile(r"\b(good|normal|healthy|fine|safe)\b", re.IGNORECASE)
@@ -307,19 +303,3 @@ def test_a_length_that_leaves_no_room_for_a_kill_is_refused(tmp_path: Path, seco
 def test_data_without_heads_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fetal_head"):
         demo.demo(tmp_path / "demo", 4.0, tmp_path, lambda text: None)
-
-
-# ------------------------------------------------------------------ the pictures
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_a_mask_comes_back_from_its_text_as_it_went_in(height: int, width: int, random: Any) -> None:
-    inside = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)], bool)
-    assert np.array_equal(drawing.decode_counts(coco_counts(inside), (height, width)), inside)
-
-
-def test_a_large_mask_with_long_runs_comes_back_too() -> None:
-    inside = np.zeros((192, 288), bool)
-    inside[40:150, 60:230] = True
-    inside[90, 100] = False
-    assert np.array_equal(drawing.decode_counts(coco_counts(inside), (192, 288)), inside)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,7 @@ from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import BadFrame
-
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("EDGE_RUNTIME_DATA", ROOT.parent / "shared" / "data"))
-with_data = pytest.mark.skipif(not DATA.is_dir(), reason="no real images: set EDGE_RUNTIME_DATA")
+from tests.real import DATA, needs_data
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +34,7 @@ def shown(pipeline: Pipeline, uri: str) -> tuple[int, int]:
     return numbers, frames
 
 
-@pytest.mark.data
-@with_data
+@needs_data
 @pytest.mark.parametrize("name", sorted(path.name for path in (DATA / "dicom").glob("*.dcm")))
 def test_no_dicom_file_of_another_kind_becomes_a_number(pipeline: Pipeline, name: str) -> None:
     numbers, frames = shown(pipeline, f"dicom:{DATA / 'dicom' / name}")
@@ -48,8 +42,7 @@ def test_no_dicom_file_of_another_kind_becomes_a_number(pipeline: Pipeline, name
     assert numbers == 0
 
 
-@pytest.mark.data
-@with_data
+@needs_data
 @pytest.mark.parametrize("name", ["carotid", "lungs"])
 def test_no_other_anatomy_becomes_a_number(pipeline: Pipeline, name: str) -> None:
     numbers, frames = shown(pipeline, f"folder:{DATA / name}")

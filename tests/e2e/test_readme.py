@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Mosquitto
+from tests.real import DATA, ROOT, needs_data
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [
@@ -38,13 +37,11 @@ def test_each_target_that_the_readme_names_exists(line: str) -> None:
     subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, check=True, capture_output=True)
 
 
+@needs_data
 @pytest.mark.broker
 @pytest.mark.slow
 def test_each_command_of_the_readme_runs(tmp_path: Path, broker: Mosquitto) -> None:
-    data = Path(os.environ.get("EDGE_RUNTIME_DATA", ROOT.parent / "shared" / "data"))
-    if not data.is_dir():
-        pytest.skip("no real images: set EDGE_RUNTIME_DATA")
-    (tmp_path / "data").symlink_to(data)
+    (tmp_path / "data").symlink_to(DATA)
     (tmp_path / "models").symlink_to(ROOT / "models")
     background: list[subprocess.Popen[bytes]] = []
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -22,14 +21,9 @@ from edge_runtime.frames.dicom_pixels import window_level
 from edge_runtime.frames.source import open_source
 from edge_runtime.types import BadFrame, Box, Frame, Spacing
 from tests.frames.dicom_files import dataset, jpeg, jpeg_cine, pack_jpeg2000, ramp, region, write
+from tests.real import DATA, needs_data
 
-DATA = Path(os.environ.get("EDGE_RUNTIME_DATA", Path(__file__).parents[3] / "shared" / "data")) / "dicom"
-
-
-def needs_data(test: Any) -> Any:
-    """Marks a test or a class of tests that reads the real files."""
-    absent = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real DICOM files at {DATA}")
-    return pytest.mark.data(absent(test))
+DICOM = DATA / "dicom"
 
 
 def read(path: Path, **options: Any) -> list[Frame | BadFrame]:
@@ -382,7 +376,7 @@ REAL = [
 def test_every_frame_of_a_real_file_is_a_picture_with_the_spacing_that_its_tags_deserve(
     name: str, count: int, size: tuple[int, int], source: str | None, reason: Reason, box: Box
 ) -> None:
-    frames = read(DATA / f"{name}.dcm")
+    frames = read(DICOM / f"{name}.dcm")
     assert len(frames) == count
     for frame in frames:
         assert isinstance(frame, Frame) and frame.pixels.shape == size
@@ -393,7 +387,7 @@ def test_every_frame_of_a_real_file_is_a_picture_with_the_spacing_that_its_tags_
 
 
 def picture(name: str) -> np.ndarray[Any, Any]:
-    with open_source(f"dicom:{DATA / name}.dcm", limit=1) as source:
+    with open_source(f"dicom:{DICOM / name}.dcm", limit=1) as source:
         (frame,) = source.frames()
     assert isinstance(frame, Frame)
     return frame.pixels
@@ -412,7 +406,7 @@ def test_lungs_are_darker_than_the_mediastinum_in_a_real_chest(name: str) -> Non
 
 @needs_data
 def test_the_unitless_region_of_the_real_acuson_cine_is_refused_when_it_is_picked() -> None:
-    with open_source(f"dicom:{DATA}/us_acuson_65f.dcm", region=1, limit=1) as source:
+    with open_source(f"dicom:{DICOM}/us_acuson_65f.dcm", region=1, limit=1) as source:
         (frame,) = source.frames()
     assert isinstance(frame, Frame)
     assert frame.spacing is None and frame.spacing_reason is Reason.SPACING_REGION_WITHOUT_UNITS
@@ -420,14 +414,14 @@ def test_the_unitless_region_of_the_real_acuson_cine_is_refused_when_it_is_picke
 
 @needs_data
 def test_the_real_cine_of_51_mb_needs_less_than_a_quarter_of_that() -> None:
-    assert peak_mb(DATA / "us_acuson_65f.dcm", 65) < 12
+    assert peak_mb(DICOM / "us_acuson_65f.dcm", 65) < 12
 
 
 @needs_data
 def test_a_doppler_image_is_coloured_and_a_grey_one_in_rgb_is_not() -> None:
-    with open_source(f"dicom:{DATA}/us_ge_rgb.dcm") as source:
+    with open_source(f"dicom:{DICOM}/us_ge_rgb.dcm") as source:
         (doppler,) = source.frames()
-    with open_source(f"dicom:{DATA}/us_sonosite_30f.dcm", limit=1) as source:
+    with open_source(f"dicom:{DICOM}/us_sonosite_30f.dcm", limit=1) as source:
         (grey,) = source.frames()
     assert isinstance(doppler, Frame) and doppler.coloured > 0.04
     assert isinstance(grey, Frame) and grey.coloured < 0.005
@@ -435,14 +429,14 @@ def test_a_doppler_image_is_coloured_and_a_grey_one_in_rgb_is_not() -> None:
 
 @needs_data
 def test_the_whole_folder_of_real_files_is_one_source() -> None:
-    frames = read(DATA)
+    frames = read(DICOM)
     assert [frame.index for frame in frames] == list(range(198))
     assert not [frame for frame in frames if isinstance(frame, BadFrame)]
 
 
 @needs_data
 def test_no_tag_of_the_patient_is_in_what_a_frame_carries() -> None:
-    for path in sorted(DATA.glob("*.dcm")):
+    for path in sorted(DICOM.glob("*.dcm")):
         header = dcmread(path, stop_before_pixels=True)
         secret = [str(header.get(tag) or "") for tag in ("PatientName", "PatientID", "PatientBirthDate")]
         with open_source(f"dicom:{path}", limit=1) as source:

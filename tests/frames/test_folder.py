@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.frames.source import open_source
 from edge_runtime.types import BadFrame, Frame, Spacing
 from tests.frames.dicom_files import ramp
-
-DATA = Path(os.environ.get("EDGE_RUNTIME_DATA", Path(__file__).parents[3] / "shared" / "data"))
+from tests.real import DATA, needs_data
 
 
 def save(path: Path, pixels: NDArray[Any] | None = None) -> Path:
@@ -195,8 +193,7 @@ def test_each_unusable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real images at {DATA}; set EDGE_RUNTIME_DATA")
+@needs_data
 @pytest.mark.parametrize(("name", "count"), [("fetal_head", 760), ("foreign", 116), ("lungs", 110)])
 def test_a_real_folder_is_read_whole(name: str, count: int) -> None:
     with open_source(f"folder:{DATA / name}", limit=40) as source:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import geometry, mask_of
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.measure import anatomy
 from edge_runtime.measure.settings import MeasureSettings
+from tests.measure.drawn import geometry, mask_of
 
 
 @pytest.mark.parametrize("name", anatomy._ANATOMIES)

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from drawn import ellipse_cells, geometry, perimeter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
 from edge_runtime.types import Box
+from tests.measure.drawn import ellipse_cells, geometry, perimeter
 
 
 def test_a_single_cell_has_its_own_second_moment():

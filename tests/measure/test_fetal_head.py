@@ -8,7 +8,6 @@ import math
 import cv2
 import numpy as np
 import pytest
-from drawn import ellipse_cells, geometry, mask_of, perimeter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,8 @@ from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure import fetal_head
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Box, Spacing, encode
+from tests.measure.drawn import ellipse_cells, geometry, mask_of, perimeter
+from tests.real import DATA, needs_data
 
 PIXEL_MM = 0.15
 LENGTHS = ("head_circumference", "biparietal_diameter", "occipitofrontal_diameter")
@@ -254,9 +255,9 @@ def test_a_head_of_anisotropic_pixels_has_its_true_size(ratio, index, angle):
         assert Reason.SPACING_OPERATOR in found[Name.CEPHALIC_INDEX].reasons  # the aspect is the operator's
 
 
-@pytest.mark.data
-def test_the_ground_truth_of_hc18_measures_as_published_on_the_model_s_grid(data_dir):
-    folder = data_dir / "fetal_head"
+@needs_data
+def test_the_ground_truth_of_hc18_measures_as_published_on_the_model_s_grid():
+    folder = DATA / "fetal_head"
     errors, cut = [], []
     with (folder / "meta.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import mask_of
 
 from edge_runtime.codes import MeasurementName as Name
 from edge_runtime.codes import Reason, SpacingSource, Status
@@ -12,6 +11,7 @@ from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure import lungs
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Box, Spacing
+from tests.measure.drawn import mask_of
 
 GRID = (192, 192)
 WHERE = fit_region(Box(0, 0, 512, 512), GRID, "letterbox")

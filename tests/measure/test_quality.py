@@ -7,12 +7,13 @@ import csv
 import cv2
 import numpy as np
 import pytest
-from drawn import ellipse_cells, geometry, mask_of
 
 from edge_runtime.codes import Hint, Reason, SourceKind, SpacingSource
 from edge_runtime.infer.preprocess import fit_region, resize_grey
 from edge_runtime.measure.quality import FreezeWatch, Limits, judge
 from edge_runtime.types import Box, Frame, Origin, Spacing
+from tests.measure.drawn import ellipse_cells, geometry, mask_of
+from tests.real import DATA, needs_data
 
 WHERE = geometry()
 ULTRASOUND = Limits(modality=("US",), min_presence=0.5, min_confidence=0.9)
@@ -160,15 +161,15 @@ def on_grid(image, grid_hw=(192, 288)):
     return grid, where
 
 
-@pytest.mark.data
+@needs_data
 @pytest.mark.parametrize("name, every", [("fetal_head", 4), ("carotid", 8), ("lungs", 3)])
-def test_no_real_image_is_called_spoilt(data_dir, name, every):
+def test_no_real_image_is_called_spoilt(name, every):
     limits = Limits(modality=("CR", "DX") if name == "lungs" else ("US",))
     scores, wrong = [], []
-    with (data_dir / name / "meta.csv").open() as file:
+    with (DATA / name / "meta.csv").open() as file:
         rows = list(csv.DictReader(file))[::every]
     for row in rows:
-        image = cv2.imread(str(data_dir / name / "images" / row["file"]), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(DATA / name / "images" / row["file"]), cv2.IMREAD_GRAYSCALE)
         grid, where = on_grid(image)
         middle = np.zeros(where.grid_hw, bool)
         middle[80:110, 120:170] = True
@@ -181,12 +182,12 @@ def test_no_real_image_is_called_spoilt(data_dir, name, every):
     assert np.percentile(scores, 5) >= 70
 
 
-@pytest.mark.data
-def test_a_real_head_out_of_focus_is_called_blurred(data_dir):
-    with (data_dir / "fetal_head" / "meta.csv").open() as file:
+@needs_data
+def test_a_real_head_out_of_focus_is_called_blurred():
+    with (DATA / "fetal_head" / "meta.csv").open() as file:
         rows = list(csv.DictReader(file))[::40]
     for row in rows:
-        image = cv2.imread(str(data_dir / "fetal_head" / "images" / row["file"]), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(DATA / "fetal_head" / "images" / row["file"]), cv2.IMREAD_GRAYSCALE)
         grid, where = on_grid(cv2.GaussianBlur(image, (0, 0), 5))
         verdict = judge(grid, mask_of(where, HEAD), frame(), ULTRASOUND)
         assert Reason.BLURRED in verdict.reasons, row["file"]

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from drawn import ellipse_cells, geometry, mask_of
 
 from edge_runtime.codes import MeasurementName as Name
 from edge_runtime.codes import Reason, SpacingSource, Status
 from edge_runtime.measure import vessel
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Spacing
+from tests.measure.drawn import ellipse_cells, geometry, mask_of
 
 SETTINGS = MeasureSettings(
     intervals={

@@ -1,4 +1,4 @@
-"""The demo's pictures: frames with their own contour and words burned in, and the measurement over time.
+"""The demo's pictures: frames with their own contour and words burned in.
 
 A contour is the mask of a reported finding, not a second inference. Which finding is shown, `exhibits.py` decides.
 """
@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,8 +20,9 @@ from edge_runtime.commands.demo.findings import circumference
 from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import Ellipse
+from edge_runtime.measure.findings import mask_from
 from edge_runtime.pictures import overlay
-from edge_runtime.types import Box, Finding, Frame, Geometry, Mask, MaskRecord
+from edge_runtime.types import Finding, Frame
 
 PANEL_W, IMAGE_H, WORDS_H, MARGIN, GAP = 800, 540, 196, 28, 24
 INK, QUIET, PAPER, CARD = (236, 240, 243), (148, 160, 172), (11, 15, 20), (20, 26, 33)
@@ -38,47 +38,6 @@ class Panel:
     finding: Finding
     truth: str = ""  # what the value is to be compared with, in words
     outline: Ellipse | None = None  # the true one, of a phantom
-
-
-# ------------------------------------------------------------------ from a finding back to its mask
-
-
-def mask_of(records: Sequence[MaskRecord]) -> Mask | None:
-    """The mask of a finding, on its grid; None where it has none."""
-    if not records or any(record.data is None or record.geometry is None for record in records):
-        return None
-    height, width = records[0].size_hw
-    labels = np.zeros((height, width), np.uint8)
-    for value, record in enumerate(records, 1):
-        labels[decode_counts(record.data or "", (height, width))] = value
-    way = records[0].geometry
-    assert way is not None
-    geometry = Geometry(
-        (height, width), Box(0, 0, width, height), way.step_x, way.step_y, way.offset_x, way.offset_y
-    )
-    names = tuple(record.label for record in records)
-    return Mask(labels, names, geometry, (0.0,) * len(names), (0.0,) * len(names), 1.0)
-
-
-def decode_counts(text: str, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """The inside of COCO's compressed `counts`, (h, w); the inverse of `measure.findings.coco_counts`."""
-    runs: list[int] = []
-    value = shift = 0
-    for code in text.encode("ascii"):
-        group = code - 48
-        value |= (group & 0x1F) << shift
-        shift += 5
-        if group & 0x20:
-            continue
-        if group & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return inside.reshape(size_hw, order="F")
-
-
-# ------------------------------------------------------------------ panels
 
 
 def draw(panel: Panel) -> Image.Image:
@@ -119,7 +78,7 @@ def _reasons(pen: ImageDraw.ImageDraw, finding: Finding, top: int) -> None:
 
 def _picture(panel: Panel) -> Image.Image:
     """The frame with its contour, scaled into the panel's place without changing its shape. Withheld: no contour."""
-    shown = mask_of(panel.finding.masks) if panel.finding.status is not Status.WITHHELD else None
+    shown = mask_from(panel.finding.masks) if panel.finding.status is not Status.WITHHELD else None
     bgr = overlay(panel.frame, shown)
     if panel.outline is not None:
         _add_outline(bgr, panel.outline)
@@ -167,81 +126,3 @@ def save(picture: Image.Image, path: Path) -> None:
         picture.save(path, format="PNG", optimize=False, compress_level=6)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space") from exc
-
-
-# ------------------------------------------------------------------ the measurement over time
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that was done to the demo's processes."""
-
-    at_ns: int  # monotonic, as in a finding
-    what: str
-
-
-def plot(
-    path: Path, findings: Sequence[Finding], true_mm: float, events: Sequence[Event], begun_ns: int
-) -> bool:
-    """Draws every captured circumference with its interval against the true one; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    heads = [
-        (finding.monotonic_ns, one) for finding in findings if (one := circumference(finding)) is not None
-    ]
-    if not heads:
-        return False
-    at = np.array([(moment - begun_ns) / 1e9 for moment, _ in heads])
-    value = np.array([one.value for _, one in heads], float)
-    spread = np.array([one.interval or (one.value, one.value) for _, one in heads], float)
-    figure = Figure(figsize=(9, 4.8), dpi=170, facecolor="white")
-    axes = figure.add_axes((0.075, 0.15, 0.9, 0.64))
-    _frame_axes(axes)
-    axes.axhline(true_mm, color="#0b0f14", linewidth=1.4, zorder=2)
-    axes.errorbar(
-        at,
-        value,
-        yerr=np.abs(spread.T - value),
-        fmt="o",
-        markersize=4.5,
-        color="#1f7a68",
-        ecolor="#9fcfc3",
-        elinewidth=2.2,
-        zorder=3,
-    )
-    low = min(spread.min(), true_mm) - 4
-    high = max(spread.max(), true_mm) + 7
-    axes.set_ylim(low, high)
-    axes.set_xlim(-0.3, max(at.max(), *((event.at_ns - begun_ns) / 1e9 for event in events), 1.0) + 0.6)
-    axes.text(-0.25, true_mm, f"true {true_mm:.0f}", ha="left", va="bottom", fontsize=11, color="#0b0f14")
-    for event in events:
-        moment = (event.at_ns - begun_ns) / 1e9
-        axes.axvline(moment, color="#b5442e", linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-        axes.text(moment, high, f" {event.what}", ha="left", va="top", fontsize=11, color="#b5442e")
-    axes.set_xlabel("seconds since the start", fontsize=11, color="#45505c")
-    figure.text(
-        0.075, 0.925, "Head circumference of a moving phantom", fontsize=16, color="#0b0f14", weight="bold"
-    )
-    figure.text(
-        0.075,
-        0.865,
-        "each dot a reported finding with its interval, in mm; dashed: a process ended with kill -9",
-        fontsize=11.5,
-        color="#45505c",
-    )
-    figure.text(0.975, 0.02, f"{SIZE_ONLY} {RESEARCH}", fontsize=9, color="#7b8794", ha="right")
-    figure.savefig(path)
-    return True
-
-
-def _frame_axes(axes: Any) -> None:
-    """Only what is needed to read a value."""
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#c4ccd4")
-    axes.tick_params(length=0, labelsize=11, colors="#45505c")
-    axes.grid(axis="y", color="#e8ecef", linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.locator_params(axis="y", integer=True, steps=[1, 2, 5, 10])

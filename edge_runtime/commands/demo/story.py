@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime import clock
-from edge_runtime.commands.demo import drawing, exhibits, findings, page
-from edge_runtime.commands.demo.drawing import Event
+from edge_runtime.commands.demo import drawing, exhibits, findings, page, plot
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart, echo_part, heads_part, live_part
+from edge_runtime.commands.demo.plot import Event
 from edge_runtime.commands.demo.processes import (
     Child,
     Wire,
@@ -243,7 +243,7 @@ class Show:
             self.files["overlay"] = str(self.stage.overlay)
             for at, panel in enumerate(panels):
                 drawing.save(panel, self.stage.work / f"panel-{at}.png")
-        if drawing.plot(self.stage.measurement, live, LIVE_MM, self.events, self.begun_ns):
+        if plot.draw(self.stage.measurement, live, LIVE_MM, self.events, self.begun_ns):
             self.files["measurement"] = str(self.stage.measurement)
         elif find_spec("matplotlib") is None:
             self.notes.append("no plot over time: pip install matplotlib, then run the demo again")
