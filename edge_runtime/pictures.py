@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.pipeline import Result
-from edge_runtime.types import Frame, Mask
+from edge_runtime.types import Frame, Geometry, Mask
 
 COLOURS_BGR = ((80, 220, 60), (60, 160, 255), (255, 140, 60), (220, 80, 220))
 SMOOTH_CELLS = 0.8  # of the grid: takes the steps out of an enlarged mask without moving its edge
@@ -44,6 +44,18 @@ def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
             borderMode=cv2.BORDER_REPLICATE,
         )
         full[large > 0.5] = value
+    return _within(geometry, full)
+
+
+def _within(geometry: Geometry, full: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`full` with nothing outside the region that the grid shows: what lies there was never looked at."""
+    content = geometry.content
+    left, right = (round(geometry.offset_x + edge * geometry.step_x) for edge in (content.x0, content.x1))
+    top, bottom = (round(geometry.offset_y + edge * geometry.step_y) for edge in (content.y0, content.y1))
+    full[:top] = 0
+    full[bottom:] = 0
+    full[:, :left] = 0
+    full[:, right:] = 0
     return full
 
 
@@ -66,7 +78,7 @@ def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
 
 @dataclass(slots=True)
 class PictureSink:
-    """Writes the masks and the pixels of results. Stills keep their name, frames of a cine get a number."""
+    """Writes the masks and the pixels of results, a pair under one name."""
 
     masks: Path | None = None
     record: Path | None = None
@@ -87,7 +99,7 @@ class PictureSink:
         if not isinstance(frame, Frame):
             return
         if self.record is not None:
-            write_png(self.record / f"{frame.frame_id}.png", frame.pixels)
+            write_png(self.record / f"{picture_name(frame)}.png", frame.pixels)
         if self.masks is not None and result.mask is not None:
             labels = full_mask(result.mask, frame.size_hw)
             step = 255 // len(result.mask.names)

@@ -52,7 +52,6 @@ class InFlight:
     slot: Slot
     geometry: Geometry
     stages: StageClock
-    submitted_ns: int
 
 
 @dataclass(slots=True)
@@ -87,18 +86,22 @@ class Pipeline:
         """Prepares the frame in a free slot and starts the inference."""
         stages = StageClock()
         slot = self.backend.acquire()
-        with stages.stage("preprocess"):
-            geometry = self.preprocess.into(frame, slot.input)
-        submitted_ns = clock.monotonic_ns()
+        try:
+            with stages.stage("preprocess"):
+                geometry = self.preprocess.into(frame, slot.input)
+        except BaseException:
+            self.backend.release(slot)
+            raise
         self.backend.submit(slot)
-        return InFlight(frame, slot, geometry, stages, submitted_ns)
+        return InFlight(frame, slot, geometry, stages)
 
     def finish(self, flight: InFlight) -> Result:
         """Waits for the inference, then decides, measures and judges. The slot is free afterwards."""
         frame, slot, stages = flight.frame, flight.slot, flight.stages
-        self.backend.wait(slot)
-        stages.stages_ms["infer"] = (clock.monotonic_ns() - flight.submitted_ns) / 1e6
         try:
+            with stages.stage("wait"):
+                self.backend.wait(slot)
+            stages.stages_ms["infer"] = slot.infer_ms
             with stages.stage("postprocess"):
                 mask = self.postprocess.read(slot.outputs, flight.geometry)
             with stages.stage("measure"):

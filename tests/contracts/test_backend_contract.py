@@ -154,7 +154,7 @@ def test_openvino_and_onnxruntime_agree_in_pixels_and_millimetres(model: Model, 
 
 
 def test_a_precision_that_is_not_to_be_had_is_refused_and_never_replaced(model: Model) -> None:
-    with pytest.raises(BackendError, match="precision fp16"):
+    with pytest.raises(ConfigError, match="--precision fp16"):
         open_backend(model, "onnxruntime", "fp16")
 
 

@@ -29,6 +29,7 @@ class Slot:
     input: NDArray[Any]  # (1, 1, h, w) uint8 or float32: write here between acquire and submit
     outputs: Mapping[str, NDArray[Any]]  # by the graph's output names: read here between wait and release
     state: State = "free"
+    infer_ms: float = 0.0  # of the last inference alone, without its wait for the ones before it; set by `wait`
 
 
 class Backend(Protocol):

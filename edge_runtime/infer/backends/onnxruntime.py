@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from edge_runtime import clock
 from edge_runtime.errors import BackendError
 from edge_runtime.infer.backends.contract import Ledger, Slot, fix_shape, make_slots
 from edge_runtime.infer.backends.table import accepted_precision
@@ -49,7 +50,7 @@ class OnnxRuntimeBackend:
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
         self._bindings = [self._bind(slot) for slot in self._ledger.slots]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
-        self._running: dict[int, Future[None]] = {}
+        self._running: dict[int, Future[float]] = {}
 
     @property
     def slots(self) -> Sequence[Slot]:
@@ -60,14 +61,12 @@ class OnnxRuntimeBackend:
 
     def submit(self, slot: Slot, /) -> None:
         self._ledger.move(slot, "lent", "running")
-        self._running[slot.index] = self._worker.submit(
-            self._session.run_with_iobinding, self._bindings[slot.index]
-        )
+        self._running[slot.index] = self._worker.submit(self._run, slot.index)
 
     def wait(self, slot: Slot, /) -> None:
         self._ledger.move(slot, "running", "done")
         try:
-            self._running.pop(slot.index).result()
+            slot.infer_ms = self._running.pop(slot.index).result()
         except Exception as exc:
             raise BackendError(f"onnxruntime: the inference failed: {str(exc).splitlines()[0]}") from exc
 
@@ -77,6 +76,12 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         self._ledger.closed = True
         self._worker.shutdown()
+
+    def _run(self, index: int) -> float:
+        """One inference in the worker thread, and its milliseconds."""
+        start_ns = clock.monotonic_ns()
+        self._session.run_with_iobinding(self._bindings[index])
+        return (clock.monotonic_ns() - start_ns) / 1e6
 
     def _bind(self, slot: Slot) -> Any:
         """A binding to the slot's own memory: nothing is copied in or out."""

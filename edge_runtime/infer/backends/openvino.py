@@ -9,12 +9,15 @@ for Python.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home on import
+import openvino as ov  # noqa: E402
 
 from edge_runtime.errors import BackendError
 from edge_runtime.infer.backends.contract import Ledger, Slot, fix_shape, make_slots
@@ -46,7 +49,7 @@ class OpenVinoBackend:
         core = ov.Core()
         self.device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         try:
-            graph = core.read_model(onnx)
+            graph = _read_onnx(onnx)
             shape = _fix_input(graph, model)
             compiled = core.compile_model(
                 graph,
@@ -59,7 +62,9 @@ class OpenVinoBackend:
                     "ENABLE_CPU_PINNING": False,
                 },
             )
-        except RuntimeError as exc:
+        except BackendError:
+            raise
+        except Exception as exc:
             raise BackendError(f"{onnx}: OpenVINO cannot load it: {_last_line(exc)}") from exc
         ran = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         self.precision: Precision = "int8" if precision == "int8" else _RAN.get(ran, precision)
@@ -85,10 +90,12 @@ class OpenVinoBackend:
 
     def wait(self, slot: Slot, /) -> None:
         self._ledger.move(slot, "running", "done")
+        request = self._requests[slot.index]
         try:
-            self._requests[slot.index].wait()
+            request.wait()
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO: the inference failed: {_last_line(exc)}") from exc
+        slot.infer_ms = request.latency
 
     def release(self, slot: Slot, /) -> None:
         self._ledger.release(slot)
@@ -100,6 +107,12 @@ class OpenVinoBackend:
         for request in self._requests:
             request.wait()
         self._requests.clear()
+
+
+def _read_onnx(path: Path) -> Any:
+    """The graph, by the ONNX frontend alone: left to guess, OpenVINO asks others, which chatter on stderr."""
+    frontend = ov.frontend.FrontEndManager().load_by_framework("onnx")
+    return frontend.convert(frontend.load(str(path)))
 
 
 def _fix_input(graph: Any, model: Model) -> tuple[int, int, int, int]:

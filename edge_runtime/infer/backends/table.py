@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
 
-from edge_runtime.errors import BackendError, ConfigError
+from edge_runtime.errors import ConfigError
 from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.model import Model, Precision
 
-BackendName = Literal["auto", "null", "onnxruntime", "openvino", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 # name -> (module:function, the library it needs, how to get it)
 BACKENDS = {
@@ -57,18 +54,11 @@ def open_backend(model: Model, name: str = "auto", precision: str = "auto", thre
 
 
 def accepted_precision(model: Model, asked: str, offers: tuple[Precision, ...], backend: str) -> Precision:
-    """`asked` if this backend offers it, for `auto` the first offer that the manifest accepts. Raises
-    BackendError.
-    """
+    """`asked` if this backend offers it here; for `auto` the first offer that the manifest accepts. ConfigError."""
     accepted = model.manifest.precision.accepted
-    if asked == "auto":
-        for offer in offers:
-            if offer in accepted:
-                return offer
     for offer in offers:
-        if offer == asked:
+        if offer == asked or (asked == "auto" and offer in accepted):
             return offer
-    raise BackendError(
-        f"precision {asked}: backend {backend} offers {', '.join(offers)} here, "
-        f"model {model.manifest.name} accepts {', '.join(accepted)}; choose one of these"
+    raise ConfigError(
+        f"--precision {asked}: backend {backend} runs {model.manifest.name} as {' or '.join(offers)} on this machine"
     )
