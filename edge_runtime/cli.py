@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,17 +25,27 @@ PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16", "int8"])
 BACKENDS = click.Choice(["auto", "onnxruntime", "openvino", "tensorrt", "null"])
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+PROBLEMS_TOLD = 3
 
 
-class OneLineHelp(click.Group):
-    """Commands in the order of a first day, not of the alphabet."""
+class FirstDayOrder(click.Group):
+    """Commands in the order of a first day, not of the alphabet; those of the contract that are yet to come say so."""
+
+    LATER = ("inspect", "quantize", "compile", "replay", "selftest", "calibrate")
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in self.LATER:
+            raise ConfigError(f"edge-runtime {args[0]}: not in this version")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
 @click.group(
-    cls=OneLineHelp, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=FirstDayOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(__version__, prog_name="edge-runtime")
 def app() -> None:
@@ -52,9 +63,9 @@ def example(text: str) -> str:
 def show(report: Any, as_json: bool, lines: list[str]) -> None:
     """The result on stdout: one JSON object, or lines for a person."""
     if as_json:
-        print(msgspec.json.encode(report).decode())
+        print(msgspec.json.encode(report).decode(), flush=True)
     elif lines:
-        print("\n".join(lines))
+        print("\n".join(lines), flush=True)
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -101,8 +112,7 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
     )
     show(report, as_json, command.lines(report))
     if not report.ok:
-        more = len(report.problems) - 1
-        _fail(report.problems[0] + (f"; and {more} more" if more else ""), 1)
+        _fail_with(report.problems)
 
 
 @app.command(
@@ -122,7 +132,12 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
     default=None,
     help="every: each frame a finding. newest: live (default by source).",
 )
-@click.option("--exam", default=None, metavar="ID", help="One exam id for all frames.")
+@click.option(
+    "--exam",
+    default=None,
+    metavar="ID",
+    help="One exam id for all frames; it leaves the device as typed: no names.",
+)
 @click.option("--spacing-mm", default=None, metavar="ROW,COL", help="Operator's millimetres per pixel.")
 @click.option(
     "--force-spacing", is_flag=True, help="Take --spacing-mm although the file's tags contradict it."
@@ -130,10 +145,18 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
 @click.option("--region", type=int, default=None, help="Which ultrasound region of the file, counted from 1.")
 @click.option("--plane-confirmed", is_flag=True, help="A person confirms that this is the standard plane.")
 @click.option(
-    "--out", default=None, metavar="FILE.jsonl|-", help="Findings as JSON lines, written after their commit."
+    "--out",
+    default=None,
+    metavar="FILE.jsonl|-",
+    help="Findings as JSON lines, each written after its commit; a file is begun anew.",
 )
 @click.option("--masks", type=FOLDER, default=None, help="Masks at source resolution as PNG, one per frame.")
-@click.option("--record", type=FOLDER, default=None, help="Keep the pixels of analysed frames as PNG.")
+@click.option(
+    "--record",
+    type=FOLDER,
+    default=None,
+    help="Keep the pixels of analysed frames as PNG, burned-in text included.",
+)
 @state_option
 @config_option
 @click.option("--fps", type=float, default=None, help="Pace of the source; 0 = unpaced.")
@@ -146,14 +169,13 @@ def run(as_json: bool, **flags: Any) -> None:
 
     if as_json and flags["out"] == "-":
         raise ConfigError("--json and --out - both want stdout: name a file for --out")
-    report = command.run(command.RunOptions(**flags), progress=_progress if sys.stderr.isatty() else None)
+    watched = sys.stderr.isatty()
+    report = command.run(command.RunOptions(**flags), progress=_progress if watched else None, say=_say)
+    if watched:
+        _progress("")
     show(report, as_json, command.lines(report))
     if report.problems:
-        _fail(
-            "; ".join(report.problems[:3])
-            + (f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""),
-            1,
-        )
+        _fail_with(report.problems)
 
 
 @app.command(epilog=example("edge-runtime uplink --state state --broker mqtt://127.0.0.1:1883 --once"))
@@ -186,6 +208,8 @@ def uplink(as_json: bool, **flags: Any) -> None:
     notice = _quiet if flags["once"] and not sys.stderr.isatty() else _say
     report = command.run(**flags, tenant=place.tenant, site=place.site, on_notice=notice)
     show(report, as_json, command.lines(report))
+    if flags["once"] and report.remaining:
+        _fail(f"uplink: stopped with {report.remaining} rows in the outbox", 1)
 
 
 @app.command(epilog=example("edge-runtime receive --broker mqtt://127.0.0.1:1883 --store sqlite:///cloud.db"))
@@ -229,7 +253,7 @@ def outbox_list(state: Path | None, which: Any, limit: int, as_json: bool) -> No
     from edge_runtime.commands.state import default_state
 
     rows = command.list_rows(state or default_state(), which=which, limit=limit)
-    show(rows, as_json, command.row_lines(rows))
+    show({"rows": rows}, as_json, command.row_lines(rows))
 
 
 @outbox.command("stats", epilog=example("edge-runtime outbox stats --state state"))
@@ -264,8 +288,11 @@ def outbox_export(state: Path | None, which: Any) -> None:
     from edge_runtime.commands import outbox as command
     from edge_runtime.commands.state import default_state
 
+    if sys.stdout is None:
+        raise ConfigError("outbox export: stdout is closed")
     for line in command.lines(state or default_state(), which=which):
         sys.stdout.buffer.write(line)
+    sys.stdout.flush()
 
 
 @app.command(
@@ -295,9 +322,19 @@ def evaluate(as_json: bool, **flags: Any) -> None:
     default="stream",
     show_default=True,
 )
-@click.option("--fps", type=float, default=None, help="Offered rate (stream, overload).")
-@click.option("--frames", type=int, default=None, help="How many frames to measure (default 500).")
-@click.option("--seconds", type=float, default=None, help="Instead of --frames: how long.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Offered rate (stream, overload).",
+)
+@click.option("--frames", type=click.IntRange(min=1), default=None, help="How many frames (default 500).")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Instead of --frames: how long.",
+)
 @backend_option
 @precision_option
 @threads_option
@@ -329,8 +366,8 @@ def models(as_json: bool) -> None:
     """The shipped models."""
     from edge_runtime.commands import models as command
 
-    report = command.models()
-    show(report, as_json, command.lines(report))
+    found = command.models()
+    show({"models": found}, as_json, command.lines(found))
 
 
 def _say(text: str) -> None:
@@ -352,26 +389,72 @@ def _fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def _fail_with(problems: list[str]) -> NoReturn:
+    """The first few of several problems, in one line."""
+    more = len(problems) - PROBLEMS_TOLD
+    _fail("; ".join(problems[:PROBLEMS_TOLD]) + (f"; and {more} more" if more > 0 else ""), 1)
+
+
+class _Interrupt:
+    """SIGINT and SIGTERM as KeyboardInterrupt, so that every `finally` runs; remembered, because a library that is
+    being imported turns it into an ImportError."""
+
+    came = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def _invoke() -> None:
+    """Runs the command that the arguments name; click's own errors become ours."""
+    try:
+        with app.make_context("edge-runtime", sys.argv[1:]) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as exc:
+        raise SystemExit(exc.exit_code) from None
+    except click.exceptions.NoArgsIsHelpError as exc:
+        print(exc.format_message(), file=sys.stderr)
+        raise SystemExit(2) from None
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "edge-runtime"
+        raise ConfigError(f"{exc.format_message()} (see {command} --help)") from None
+    except click.ClickException as exc:
+        raise ConfigError(exc.format_message()) from None
+
+
+def _open_descriptors() -> None:
+    """A descriptor 0 to 2 that is closed would be given to the next file that is opened, and printed into."""
+    for _ in range(3):
+        if (spare := os.open(os.devnull, os.O_RDWR)) > 2:
+            os.close(spare)
+
+
 def main() -> NoReturn:
     """The `edge-runtime` command."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    _open_descriptors()
+    interrupt = _Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
-        code = app.main(standalone_mode=False)
-    except click.ClickException as exc:
-        _fail(f"{exc.format_message()} (see edge-runtime --help)", exc.exit_code if exc.exit_code else 2)
-    except ConfigError as exc:
-        _fail(str(exc), exc.exit_code)
+        _invoke()
     except EdgeError as exc:
         _fail(str(exc), exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of our stdout left: nothing is owed to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our stdout has left: nothing is owed to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(0) from None
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _fail(f"{exc.filename or 'stdout'}: {exc.strerror}; free some space or name another place", 1)
     except Exception as exc:
+        if interrupt.came:
+            raise SystemExit(130) from None
         if os.environ.get("EDGE_RUNTIME_DEBUG"):
             raise
         _fail(
             f"internal: {type(exc).__name__}: {exc}; please report it (EDGE_RUNTIME_DEBUG=1 shows where)", 1
         )
-    raise SystemExit(code if isinstance(code, int) else 0)
+    raise SystemExit(0)

@@ -21,10 +21,8 @@ def utc_now() -> str:
 
 
 def clock_quality() -> Clock:
-    """How far wall time can be trusted: `ntp` when a time service says it is synchronised."""
-    if any(
-        Path(marker).exists() for marker in ("/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid")
-    ):
+    """How far wall time can be trusted: `ntp` when the time service says that it is synchronised."""
+    if Path("/run/systemd/timesync/synchronized").exists():
         return Clock.NTP
     return Clock.RTC if Path("/dev/rtc0").exists() else Clock.UNSYNCED
 

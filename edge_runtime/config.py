@@ -16,7 +16,7 @@ from edge_runtime.errors import ConfigError
 T = TypeVar("T")
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-Topic = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Topic = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

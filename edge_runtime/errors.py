@@ -6,6 +6,7 @@
   x SourceLostError  the stream ended early, broke or stalled   -> what was read is kept      (exit 1)
   x BackendError     the model cannot be loaded or cannot run   -> see the message            (exit 1)
   x JournalError     the state directory cannot record          -> NOT RECORDING              (exit 1)
+  x OutputError      a file that was asked for cannot be written -> the findings are in the journal (exit 1)
   x UplinkError      the broker or the cloud refuses            -> the rows stay in the outbox (exit 1)
 
 A message says where, what was wanted, what came and what to do, in one line: it is shown to a user as it is.
@@ -49,6 +50,10 @@ class BackendError(EdgeError):
 
 class JournalError(EdgeError):
     """The findings journal cannot be opened or written: nothing more is reported."""
+
+
+class OutputError(EdgeError):
+    """`--out`, a mask or a picture cannot be written; what was reported is in the journal all the same."""
 
 
 class UplinkError(EdgeError):

@@ -4,14 +4,14 @@ image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.pipeline import Result
 from edge_runtime.types import Frame, Geometry, Mask
 
@@ -82,6 +82,7 @@ class PictureSink:
 
     masks: Path | None = None
     record: Path | None = None
+    _names: dict[str, int] = field(default_factory=dict)  # of stills, by the frame that has it
 
     def __post_init__(self) -> None:
         for folder in (self.masks, self.record):
@@ -96,14 +97,17 @@ class PictureSink:
     def keep(self, result: Result) -> None:
         """Writes what was asked for of this result; nothing of a frame that could not be read."""
         frame = result.frame
-        if not isinstance(frame, Frame):
+        if not isinstance(frame, Frame) or (self.masks is None and self.record is None):
             return
+        name = picture_name(frame)
+        if self._names.setdefault(name, frame.index) != frame.index:  # a.png after a.jpg
+            name = f"{name}_{frame.index:06d}"
         if self.record is not None:
-            write_png(self.record / f"{picture_name(frame)}.png", frame.pixels)
+            write_png(self.record / f"{name}.png", frame.pixels)
         if self.masks is not None and result.mask is not None:
             labels = full_mask(result.mask, frame.size_hw)
             step = 255 // len(result.mask.names)
-            write_png(self.masks / f"{picture_name(frame)}.png", labels * np.uint8(step))
+            write_png(self.masks / f"{name}.png", labels * np.uint8(step))
 
 
 def picture_name(frame: Frame) -> str:
@@ -116,13 +120,14 @@ def picture_name(frame: Frame) -> str:
 
 
 def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes the picture whole or not at all. Raises ConfigError."""
+    """Writes the picture whole or not at all. Raises OutputError."""
     _, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(encoded.tobytes())
         part.replace(path)
     except OSError as exc:
-        raise ConfigError(
+        part.unlink(missing_ok=True)
+        raise OutputError(
             f"{path}: cannot be written ({exc.strerror}); free some space or name another folder"
         ) from exc

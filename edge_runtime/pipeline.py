@@ -165,7 +165,7 @@ def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
         plane_confirmed=plane_confirmed,
         spacing_range_mm=limits.spacing_mm,
         min_ellipse_iou=limits.min_ellipse_iou,
-        intervals={name: (half.absolute_mm, half.relative) for name, half in interval.half_width.items()},
+        intervals={name: (half.absolute, half.relative) for name, half in interval.half_width.items()},
         coverage=interval.coverage,
     )
 

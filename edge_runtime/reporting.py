@@ -7,13 +7,15 @@ capture, and a stream that ends without one reports its last frame.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 from edge_runtime import clock
-from edge_runtime.codes import Kind, Priority, Status
+from edge_runtime.codes import Kind, Priority, Reason, Status
 from edge_runtime.config import Capture
+from edge_runtime.errors import OutputError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.measure.capture import AutoCapture, ExamSummary
 from edge_runtime.measure.findings import mask_records
@@ -125,10 +127,12 @@ class Reporter:
     out: BinaryIO | None = None
     capture: Capture = field(default_factory=Capture)
     exam_ids: list[str] = field(default_factory=list)
+    told: ExamSummary = field(default_factory=ExamSummary)  # of all that was reported
+    reasons: Counter[Reason] = field(default_factory=Counter)
     _auto: AutoCapture = field(init=False)
     _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
-    _findings: int = 0  # of the open exam
     _last: Result | None = None  # under `newest`: what a flush would report
+    _failed: bool = False
 
     def __post_init__(self) -> None:
         self._auto = self._new_capture()
@@ -140,14 +144,22 @@ class Reporter:
             exam_id = self._follow_exam(result, plan)
             kind = self._kind_of(result)
             if kind is not None:
-                plan.append(self._count(Report(result, exam_id, kind)))
+                plan.append(Report(result, exam_id, kind))
+                self._summary.add(result.measurements)
         self._commit(plan)
 
     def close(self) -> None:
-        """Flushes a stream that ended without a finding, and ends the open exam. Raises JournalError."""
+        """Flushes a stream that ended without a finding, and ends the open exam. Raises JournalError.
+
+        After a commit that failed it does nothing: what was not recorded is not summed up.
+        """
+        if self._failed:
+            return
         plan: list[Change | Report] = []
         if self._last is not None and self.counters.findings == 0:
-            plan.append(self._count(Report(self._last, self._follow_exam(self._last, plan), Kind.FLUSH)))
+            exam_id = self._follow_exam(self._last, plan)
+            plan.append(Report(self._last, exam_id, Kind.FLUSH))
+            self._summary.add(self._last.measurements)
         self._end_exam(plan)
         self._commit(plan)
 
@@ -165,8 +177,9 @@ class Reporter:
     def _end_exam(self, plan: list[Change | Report]) -> None:
         exam_id = self.exams.leave()
         if exam_id is not None:
-            plan.append(Change("exam_ended", exam_id, self._findings, self._summary.values()))
-        self._findings, self._summary, self._auto = 0, ExamSummary(), self._new_capture()
+            summary = self._summary
+            plan.append(Change("exam_ended", exam_id, summary.findings, summary.values()))
+        self._summary, self._auto = ExamSummary(), self._new_capture()
 
     def _kind_of(self, result: Result) -> Kind | None:
         """Why this result is to be reported; None when it is only a live value."""
@@ -178,17 +191,13 @@ class Reporter:
         )
         return Kind.AUTO_CAPTURE if fires else None
 
-    def _count(self, report: Report) -> Report:
-        self._findings += 1
-        self._summary.add(report.result.measurements)
-        return report
-
     def _commit(self, plan: Sequence[Change | Report]) -> None:
         """Records the plan, all of it or nothing, and only then tells."""
         if not plan:
             return
         findings: list[Finding] = []
         lines: list[bytes] = []
+        self._failed = True
         with self.journal.batch() as batch:
             for item in plan:
                 record = self._record(item, batch.stamp())
@@ -197,14 +206,28 @@ class Reporter:
                 if isinstance(record, Finding):
                     findings.append(record)
                     lines.append(line + b"\n")
+        self._failed = False
         counters = self.counters
         if findings and counters.first_finding_ns is None:
             counters.first_finding_ns = clock.monotonic_ns()
-        counters.findings += len(findings)
-        counters.withheld += sum(finding.status is Status.WITHHELD for finding in findings)
+        for finding in findings:
+            counters.findings += 1
+            counters.withheld += finding.status is Status.WITHHELD
+            self.told.add(finding.measurements)
+            self.reasons.update(finding.reasons)
         if self.out is not None and lines:
-            self.out.write(b"".join(lines))
-            self.out.flush()
+            self._write(self.out, lines)
+
+    def _write(self, out: BinaryIO, lines: Sequence[bytes]) -> None:
+        try:
+            out.write(b"".join(lines))
+            out.flush()
+        except BrokenPipeError:  # its reader has left: the command knows what that means
+            raise
+        except OSError as exc:
+            raise OutputError(
+                f"--out: cannot be written ({exc.strerror}); the findings are in the journal: edge-runtime outbox export"
+            ) from exc
 
     def _record(self, item: Change | Report, stamp: Stamp) -> Finding | ExamEvent:
         if isinstance(item, Report):

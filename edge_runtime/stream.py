@@ -56,7 +56,7 @@ class Stream:
         inference = threading.Thread(
             target=self._infer, args=(frames, results), name="inference", daemon=True
         )
-        sink = threading.Thread(target=self._sink, args=(results,), name="sink", daemon=True)
+        sink = threading.Thread(target=self._sink, args=(frames, results), name="sink", daemon=True)
         switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.counters.started_ns = clock.monotonic_ns()
@@ -132,8 +132,8 @@ class Stream:
             wanted = results.put(self.pipeline.finish(flying.popleft()))
         return wanted
 
-    def _sink(self, results: Mailbox[Result]) -> None:
-        """Sink thread: commits what has come in since the last commit, then tells."""
+    def _sink(self, frames: Mailbox[Frame | BadFrame], results: Mailbox[Result]) -> None:
+        """Sink thread: commits what has come in since the last commit, then tells. Its end is everybody's."""
         try:
             try:
                 while batch := results.take(GROUP):
@@ -142,9 +142,9 @@ class Stream:
                 self.reporter.close()
         except BaseException as exc:  # noqa: BLE001 - raised by run
             self._error = exc
-            self.stop.set()
         finally:
             results.abandon()
+            frames.abandon()
 
     def _report(self, batch: list[Result]) -> None:
         for result in batch:

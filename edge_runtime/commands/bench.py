@@ -20,19 +20,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 import msgspec
 import numpy as np
-from typing_extensions import Self
 
 from edge_runtime import clock
 from edge_runtime.codes import Clock, Kind, SourceKind
 from edge_runtime.config import Capture
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.exam import ExamTracker
-from edge_runtime.frames.source import frame_id, open_source
+from edge_runtime.frames.source import Closeable, frame_id, open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
@@ -96,7 +94,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     device: dict[str, Any]
 
 
-class LoopedFrames:
+class LoopedFrames(Closeable):
     """Frames in memory, over and over, each hashed and numbered anew as a source would."""
 
     live = False
@@ -114,17 +112,6 @@ class LoopedFrames:
 
     def due_s(self, index: int) -> float:
         return index / self._fps if self._fps else 0.0
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def bench(
@@ -147,6 +134,8 @@ def bench(
             pipeline.step(pictures[index % len(pictures)])
         service_s = _service_s(pipeline, pictures)
         offered_fps = {"stream": fps or 30.0, "overload": fps or 2 / service_s}.get(scenario)
+        if frames is not None and seconds is not None:
+            raise ConfigError("--frames and --seconds: give one of them")
         rate = offered_fps or 1 / service_s
         count = frames or (max(ROUNDS, int(seconds * rate)) if seconds else 500)
         return _Bench(pipeline, pictures, scenario, offered_fps, max(1, count // ROUNDS)).report()
@@ -225,15 +214,13 @@ class _Bench:
         self._bare_fps.append(self._per_round / ((clock.monotonic_ns() - start_ns) / 1e9))
 
     def _scenario_round(self) -> None:
-        cpu_s, start_ns, before = time.process_time(), clock.monotonic_ns(), self._counted.processed
-        if self._scenario == "single-stream":
-            self._one_at_a_time()
-        else:
-            self._streamed()
-        self._cpu_s += time.process_time() - cpu_s
-        self._fps.append((self._counted.processed - before) / ((clock.monotonic_ns() - start_ns) / 1e9))
+        before = self._counted.processed
+        spent_s = self._one_at_a_time() if self._scenario == "single-stream" else self._streamed()
+        self._fps.append((self._counted.processed - before) / spent_s)
 
-    def _one_at_a_time(self) -> None:
+    def _one_at_a_time(self) -> float:
+        """Seconds of a round."""
+        cpu_s, round_ns = time.process_time(), clock.monotonic_ns()
         maker = FindingMaker(model_used(self._pipeline), pseudonym=lambda text: text)
         for frame in LoopedFrames(self._pictures, self._per_round, None).frames():
             start_ns = clock.monotonic_ns()
@@ -244,9 +231,11 @@ class _Bench:
             self._add_stages(result.stages_ms)
             self._counted.offered += 1
             self._counted.processed += 1
+        self._cpu_s += time.process_time() - cpu_s
+        return (clock.monotonic_ns() - round_ns) / 1e9
 
-    def _streamed(self) -> None:
-        """A whole run into a journal of its own, as `edge-runtime run` does it."""
+    def _streamed(self) -> float:
+        """A whole run into a journal of its own, as `edge-runtime run` does it; seconds of the stream itself."""
         policy: Policy = "every" if self._scenario == "offline" else "newest"
         counters = Counters()
         with tempfile.TemporaryDirectory(prefix="edge-runtime-bench-") as folder:
@@ -268,10 +257,14 @@ class _Bench:
                 paced=policy == "newest",
                 on_result=self._note,
             )
+            cpu_s, start_ns = time.process_time(), clock.monotonic_ns()
             stream.run()
+            spent_s = (clock.monotonic_ns() - start_ns) / 1e9
+            self._cpu_s += time.process_time() - cpu_s
             journal.close()
         for name in ("offered", "processed", "dropped"):
             setattr(self._counted, name, getattr(self._counted, name) + getattr(counters, name))
+        return spent_s
 
     def _note(self, result: Result) -> None:
         self._latency_ms.append(result.age_ms)
@@ -325,7 +318,12 @@ def lines(report: BenchReport) -> list[str]:
     return [
         f"{report.scenario}: {report.model} ({report.sha256[:12]}), {report.precision} on {report.backend}, "
         f"{report.threads} thread(s), {report.size_hw[1]}x{report.size_hw[0]}, {report.device['processor']}",
-        f"{report.fps:.1f} frames/s, {report.of_bare:.2f} of the bare backend's {report.bare.fps:.1f}",
+        f"{report.fps:.1f} frames/s"
+        + (
+            f" of {report.offered_fps:.1f} offered"
+            if report.offered_fps
+            else f", {report.of_bare:.2f} of the bare backend's {report.bare.fps:.1f}"
+        ),
         f"latency p50 {report.latency_ms.p50:.2f} ms, p90 {report.latency_ms.p90:.2f}, p99 {report.latency_ms.p99:.2f}, "
         f"max {report.latency_ms.max:.2f}; bare p50 {report.bare.p50_ms:.2f}",
         f"{report.offered} offered = {report.processed} processed + {report.dropped} dropped",

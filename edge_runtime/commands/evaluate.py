@@ -8,7 +8,6 @@ shown. `hc_reported` is over those that were.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime import clock
-from edge_runtime.codes import Clock, Kind, MeasurementName, Status
+from edge_runtime.codes import SEVERITY, Clock, Kind, MeasurementName, Status
 from edge_runtime.errors import ConfigError
+from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
@@ -62,7 +62,7 @@ class Reported(msgspec.Struct, frozen=True):
     images: int
 
 
-class Latency(msgspec.Struct, frozen=True):
+class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
     p50: float
     p99: float | None = None
 
@@ -111,7 +111,8 @@ class Scores:
         if result.status is Status.WITHHELD:
             self.withheld += 1
             for reason in result.reasons:
-                self.reasons[reason.value] += 1
+                if SEVERITY[reason] is Status.WITHHELD:
+                    self.reasons[reason.value] += 1
         if hc_mm is not None and mask is not None and frame.spacing is not None:
             measured = head_circumference_mm(mask, frame.spacing)
             self.hc_error.append(np.nan if measured is None else measured - hc_mm)
@@ -135,20 +136,18 @@ def evaluate(
     """Runs every image that has a mask. Raises ConfigError where the folder is not as described above."""
     loaded = load_model(model)
     pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
-    scores, latency = Scores(), _Latency(pipeline)
+    scores, latency, anatomy = Scores(), _Latency(pipeline), loaded.manifest.anatomy
     try:
         for frame, row in labelled(data, subjects):
             result, total_ms = latency.of(frame)
-            truth = read_truth(
-                data / "masks" / f"{Path(frame.origin.name).stem}.png", labels_of(loaded.manifest.anatomy)
-            )
+            truth = read_truth(data / "masks" / f"{Path(frame.origin.name).stem}.png", labels_of(anatomy))
             if truth.shape != frame.pixels.shape:
                 raise ConfigError(
                     f"{data}: mask of {frame.origin.name} is {truth.shape}, its image {frame.pixels.shape}"
                 )
             scores.latency_ms.append(total_ms)
             scores.infer_ms.append(result.stages_ms["infer"])
-            scores.add(result, truth, _number(row.get("hc_mm")))
+            scores.add(result, truth, _hc_mm(row, frame) if anatomy == "fetal_head" else None)
         return _evaluation(pipeline, scores)
     finally:
         pipeline.close()
@@ -160,7 +159,7 @@ def labelled(data: Path, subjects: Path | None) -> Iterator[tuple[Frame, dict[st
         if not (data / needed).is_dir():
             raise ConfigError(f"--data {data}: has no folder {needed}/; want images/, masks/ and meta.csv")
     rows = read_meta(data / "meta.csv")
-    wanted = None if subjects is None else set(subjects.read_text().split())
+    wanted = None if subjects is None else read_subjects(subjects)
     found = 0
     with open_source(f"folder:{data / 'images'}") as source:
         for frame in source.frames():
@@ -177,11 +176,20 @@ def labelled(data: Path, subjects: Path | None) -> Iterator[tuple[Frame, dict[st
 
 
 def read_meta(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a meta.csv by their `file`; none where there is no such file."""
+    """The rows of a meta.csv by the name of their file; none where there is no such table."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    return {Path(file).name: row for file, row in MetaTable.read(path).rows.items()}
+
+
+def read_subjects(path: Path) -> set[str]:
+    """The subjects in a text file, one to a line. Raises ConfigError."""
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"--subjects {path}: cannot be read; want a text file with one subject to a line"
+        ) from exc
 
 
 def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
@@ -227,8 +235,15 @@ class _Latency:
         return result, (clock.monotonic_ns() - start_ns) / 1e6
 
 
-def _number(text: str | None) -> float | None:
-    return float(text) if text and text.strip() else None
+def _hc_mm(row: dict[str, str], frame: Frame) -> float | None:
+    """The published circumference; None where the table is blank. Raises ConfigError for what is no number."""
+    text = (row.get("hc_mm") or "").strip()
+    try:
+        return float(text) if text else None
+    except ValueError as exc:
+        raise ConfigError(
+            f"meta.csv: hc_mm of {frame.origin.name} is {text!r}, want millimetres or nothing"
+        ) from exc
 
 
 def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:

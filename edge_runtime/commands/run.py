@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -14,21 +15,26 @@ from edge_runtime import clock
 from edge_runtime.codes import SpacingSource
 from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
-from edge_runtime.config import read_config
-from edge_runtime.errors import ConfigError, EdgeError, JournalError
+from edge_runtime.commands.words import in_words, listed
+from edge_runtime.config import Config, read_config
+from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.frames.exam import ExamTracker
-from edge_runtime.frames.source import open_source
+from edge_runtime.frames.source import Source, open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.measure.quality import FreezeWatch
 from edge_runtime.pictures import PictureSink
-from edge_runtime.pipeline import Result, build_pipeline
+from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, Policy, Reporter, model_used
 from edge_runtime.stream import Stream
+from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.topics import check_level
 from edge_runtime.telemetry import Counters
-from edge_runtime.types import Spacing
+from edge_runtime.types import ExamValue, Spacing
 
 PROGRESS_EVERY_NS = 200_000_000
+TOLD_IN_FULL = 20  # bad frames; the rest are counted
+REASONS_TOLD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,78 +83,152 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     precision: str
     backend: str
+    measured: tuple[ExamValue, ...]  # over all findings of the run
+    reasons: dict[str, int]  # findings that carry the code, the commonest first
     stopped: bool  # by a signal
-    problems: list[str] = field(default_factory=list)  # bad frames, a source that was lost: exit 1
+    problems: list[str]  # bad frames, a source that was lost, a full journal, a database set aside: exit 1
 
 
-def run(options: RunOptions, progress: Callable[[str], None] | None = None) -> RunReport:
+@dataclass(slots=True)
+class Problems:
+    """What makes the command exit 1 although its findings stand."""
+
+    lines: list[str]
+    more: int = 0
+
+    def add(self, line: str) -> None:
+        if len(self.lines) < TOLD_IN_FULL:
+            self.lines.append(line)
+        else:
+            self.more += 1
+
+    def told(self) -> list[str]:
+        return [*self.lines, f"{self.more} more frames"] if self.more else self.lines
+
+
+@dataclass(slots=True)
+class Notices:
+    """What the journal wants a person to know: said when it comes, not when the run is over."""
+
+    journal: Journal
+    say: Callable[[str], None]
+
+    def drain(self) -> list[str]:
+        said, self.journal.notices[:] = list(self.journal.notices), []
+        return said
+
+    def tell(self) -> None:
+        for line in self.drain():
+            self.say(line)
+
+
+def run(
+    options: RunOptions,
+    progress: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunReport:
     """Runs a source to its end, to `--limit` or to a signal. What was reported is on disk whatever happens.
 
-    Raises ConfigError before anything is written; a source lost on the way and bad frames are told in
-    `problems`.
+    Raises ConfigError before anything is written. What goes wrong later (bad frames, a source that is lost, a
+    journal that is full: NOT RECORDING) is told in `problems`; `say` gets the journal's notices as they come.
     """
-    _check(options)
-    with ExitStack() as stack:
-        source = stack.enter_context(
-            open_source(
-                options.source,
-                fps=options.fps,
-                region=options.region,
-                spacing_mm=parse_spacing(options.spacing_mm),
-                force_spacing=options.force_spacing,
-                limit=options.limit,
-            )
-        )
-        policy: Policy = options.policy or ("newest" if source.live else "every")
-        if policy == "every" and source.live:
-            raise ConfigError(f"--policy every: {options.source} is live and cannot wait; use newest")
+    with ExitStack() as stack, stop_on_signals() as stop:
+        if options.exam is not None:
+            check_level(options.exam, "--exam")
+        source = stack.enter_context(_open_source(options))
+        policy = _policy(options, source)
         state = options.state or default_state()
+        _guard(options, state)
         config = read_config(options.config, state)
-        model = load_model(options.model)
-        backend = open_backend(model, options.backend, options.precision, options.threads)
-        stack.callback(backend.close)
-        pipeline = build_pipeline(model, backend, plane_confirmed=options.plane_confirmed)
+        pipeline = _open_pipeline(options, stack)
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
-        journal = stack.enter_context(open_journal(state, config))
-        counters = Counters()
-        reporter = Reporter(
-            journal=journal,
-            maker=FindingMaker(model_used(pipeline), journal.pseudonym),
-            exams=ExamTracker(options.exam, journal.pseudonym),
-            policy=policy,
-            counters=counters,
-            out=stack.enter_context(open_out(options.out)),
-            capture=config.capture,
-        )
         pictures = PictureSink(options.masks, options.record)
+        journal = stack.enter_context(open_journal(state, config))
+        out = stack.enter_context(open_out(options.out))
+        reporter = _reporter(options, policy, config, pipeline, journal, out)
+        notices = Notices(journal, say)
+        problems = Problems(notices.drain() if journal.set_aside else [])
         stream = Stream(
             source=source,
             pipeline=pipeline,
             reporter=reporter,
             policy=policy,
-            counters=counters,
+            counters=reporter.counters,
             paced=policy == "newest" and options.fps != 0,
+            on_result=_listener(problems, pictures, notices, reporter.counters, progress),
+            stop=stop,
         )
-        problems = _Problems()
-        stream.on_result = _listener(problems, pictures, counters, progress)
-        with stop_on_signals() as stopped:
-            stream.stop = stopped
-            try:
-                stream.run()
-            except JournalError:
+        try:
+            stream.run()
+        except EdgeError as lost:
+            problems.add(str(lost))
+        except BrokenPipeError:  # who read our stdout has left; what was reported is on disk
+            if options.out != "-":
                 raise
-            except EdgeError as lost:
-                problems.add(str(lost))
-        problems.lines[:0] = journal.notices
-    return _report(options, counters, reporter, model_used(pipeline), stopped.is_set(), problems.lines)
+        notices.tell()
+        return _report(options, reporter, stop.is_set(), problems.told())
 
 
-def _check(options: RunOptions) -> None:
-    if options.fps is not None and not 0 <= options.fps <= 1000:
-        raise ConfigError(f"--fps {options.fps:g}: want 0 (unpaced) to 1000")
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"--limit {options.limit}: want 1 or more")
+def _guard(options: RunOptions, state: Path) -> None:
+    """No output may fall on the state, on the source or on its images. Raises ConfigError."""
+    source = Path(options.source.partition(":")[2])
+    images = {source.resolve(), (source / "images").resolve()} if source.exists() else set()
+    if options.out not in (None, "-"):
+        out = Path(str(options.out)).resolve()
+        if state.resolve() in (out, *out.parents):
+            raise ConfigError(f"--out {options.out}: lies in the state directory {state}; name another place")
+        if out in images or (out.exists() and out.parent in images):
+            raise ConfigError(f"--out {options.out}: is a file of the source; name another one")
+    for flag, folder in (("--masks", options.masks), ("--record", options.record)):
+        if folder is not None and folder.resolve() in {*images, state.resolve()}:
+            raise ConfigError(
+                f"{flag} {folder}: is the source's own folder or the state directory; name another one"
+            )
+
+
+def _open_source(options: RunOptions) -> Source:
+    return open_source(
+        options.source,
+        fps=options.fps,
+        region=options.region,
+        spacing_mm=parse_spacing(options.spacing_mm),
+        force_spacing=options.force_spacing,
+        limit=options.limit,
+    )
+
+
+def _policy(options: RunOptions, source: Source) -> Policy:
+    policy: Policy = options.policy or ("newest" if source.live else "every")
+    if policy == "every" and source.live:
+        raise ConfigError(f"--policy every: {options.source} is live and cannot wait; use newest")
+    return policy
+
+
+def _open_pipeline(options: RunOptions, stack: ExitStack) -> Pipeline:
+    model = load_model(options.model)
+    backend = open_backend(model, options.backend, options.precision, options.threads)
+    stack.callback(backend.close)
+    return build_pipeline(model, backend, plane_confirmed=options.plane_confirmed)
+
+
+def _reporter(
+    options: RunOptions,
+    policy: Policy,
+    config: Config,
+    pipeline: Pipeline,
+    journal: Journal,
+    out: BinaryIO | None,
+) -> Reporter:
+    return Reporter(
+        journal=journal,
+        maker=FindingMaker(model_used(pipeline), journal.pseudonym),
+        exams=ExamTracker(options.exam, journal.pseudonym),
+        policy=policy,
+        counters=Counters(),
+        out=out,
+        capture=config.capture,
+    )
 
 
 def parse_spacing(text: str | None) -> Spacing | None:
@@ -170,6 +250,8 @@ def open_out(path: str | None) -> Iterator[BinaryIO | None]:
     if path is None:
         yield None
     elif path == "-":
+        if sys.stdout is None:
+            raise ConfigError("--out -: stdout is closed")
         with open(1, "wb", closefd=False) as stdout:
             yield stdout
     else:
@@ -179,31 +261,32 @@ def open_out(path: str | None) -> Iterator[BinaryIO | None]:
             raise ConfigError(
                 f"--out {path}: cannot be written ({exc.strerror}); name a file in an existing folder"
             ) from exc
-        with file:
+        try:
             yield file
-
-
-class _Problems:
-    """What a person must hear of at the end; the first few in full."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        self.lines.append(line)
+        finally:
+            with suppress(OSError):  # a full disk: what could not be written was told when it was
+                file.close()
 
 
 def _listener(
-    problems: _Problems, pictures: PictureSink, counters: Counters, progress: Callable[[str], None] | None
+    problems: Problems,
+    pictures: PictureSink,
+    notices: Notices,
+    counters: Counters,
+    progress: Callable[[str], None] | None,
 ) -> Callable[[Result], None]:
     """What happens with a result after its commit: pictures, a note of a bad frame, a line of progress."""
     told_ns = 0
 
     def on_result(result: Result) -> None:
         nonlocal told_ns
+        notices.tell()
         if result.error is not None:
             problems.add(str(result.error))
-        pictures.keep(result)
+        try:
+            pictures.keep(result)
+        except EdgeError as exc:  # a full disk must not end the recording of findings
+            problems.add(str(exc))
         now_ns = clock.monotonic_ns()
         if progress is not None and now_ns - told_ns > PROGRESS_EVERY_NS:
             told_ns = now_ns
@@ -218,18 +301,13 @@ def headline(result: Result) -> str:
     """A result in a few words: its first measurement, or why there is none."""
     for measurement in result.measurements:
         if measurement.value is not None:
-            return f"{measurement.name.value} {measurement.value:.1f} {measurement.unit} ({measurement.status.value})"
-    return f"withheld: {', '.join(reason.value for reason in result.reasons)}"
+            return f"{_plain(measurement.name.value)} {measurement.value:.1f} {measurement.unit} ({measurement.status.value})"
+    return f"withheld: {', '.join(in_words(reason) for reason in result.reasons[:2])}"
 
 
-def _report(
-    options: RunOptions,
-    counters: Counters,
-    reporter: Reporter,
-    model: Any,
-    stopped: bool,
-    problems: list[str],
-) -> RunReport:
+def _report(options: RunOptions, reporter: Reporter, stopped: bool, problems: list[str]) -> RunReport:
+    counters, model = reporter.counters, reporter.maker.model
+    first_ns = counters.first_finding_ns
     return RunReport(
         offered=counters.offered,
         processed=counters.processed,
@@ -239,14 +317,14 @@ def _report(
         fps=round(counters.fps(), 2),
         age_ms=Percentiles(counters.age_ms.percentile(50), counters.age_ms.percentile(99)),
         stages_ms={name: series.percentile(50) for name, series in counters.stages_ms.items()},
-        first_finding_s=None
-        if counters.first_finding_ns is None
-        else clock.since_process_start_s(counters.first_finding_ns),
+        first_finding_s=None if first_ns is None else clock.since_process_start_s(first_ns),
         exam_ids=reporter.exam_ids,
         out=options.out,
         model=f"{model.name} {model.version} {model.sha256[:12]}",
         precision=model.precision,
         backend=model.backend,
+        measured=reporter.told.values(),
+        reasons={reason.value: count for reason, count in reporter.reasons.most_common()},
         stopped=stopped,
         problems=problems,
     )
@@ -256,15 +334,27 @@ def lines(report: RunReport) -> list[str]:
     """The report for a person."""
     if report.out == "-":
         return []
-    age = (
-        f"age p50 {report.age_ms.p50:.1f} ms, p99 {report.age_ms.p99:.1f} ms"
-        if report.age_ms.p50 is not None
-        else "no result"
-    )
-    return [
-        f"{report.model}, {report.precision} on {report.backend}",
-        f"{report.offered} frames offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s, {age}",
-        f"{report.findings} findings reported, {report.withheld} of them withheld, exams: {', '.join(report.exam_ids) or 'none'}",
-        *([f"written to {report.out}"] if report.out else []),
-        "Research use only. Not a medical device.",
+    age = report.age_ms
+    ages = "" if age.p50 is None else f", age p50 {age.p50:.1f} ms, p99 {age.p99:.1f} ms"
+    exams = report.exam_ids[0] if len(report.exam_ids) == 1 else f"{len(report.exam_ids)} exams"
+    out = [
+        f"{report.model}, {report.precision} on {report.backend}{'; stopped by a signal' if report.stopped else ''}",
+        f"frames    {report.offered} offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s{ages}",
+        f"findings  {report.findings} reported, {report.withheld} of them withheld; {exams}",
     ]
+    for value in report.measured:
+        low, high = value.range
+        spread = f" ({low:.1f} to {high:.1f}, {value.captures} findings)" if value.captures > 1 else ""
+        out.append(f"measured  {_plain(value.name.value)} {value.median:.1f} {value.unit}{spread}")
+    if report.reasons:
+        out.append(f"reasons   {listed(report.reasons, REASONS_TOLD)}")
+    if report.out:
+        out.append(f"written   {report.out}")
+    return [
+        *out,
+        "Size only, not checked for abnormality. Research use only. Not a medical device.",
+    ]
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("_px").replace("_", " ")

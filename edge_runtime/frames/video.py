@@ -38,16 +38,13 @@ def open_video(place: str, options: SourceOptions) -> VideoSource:
         raise ConfigError("--region: a video has no regions; leave it out")
     if not path.is_file():
         raise ConfigError(f"video:{place}: {'is a folder' if path.is_dir() else 'no such file'}")
-    if _is_text(path):
-        raise ConfigError(f"video:{place}: is a text file, not a video")
-    return VideoSource(path, options)
-
-
-def _is_text(path: Path) -> bool:
-    """The library would draw a text file as the screen of a terminal, and call that a video."""
     with path.open("rb") as file:
         start = file.read(4096)
-    return b"\0" not in start and start.isascii()
+    if start[128:132] == b"DICM":  # it would be read past its own tags: no modality, no study, no spacing
+        raise ConfigError(f"video:{place}: is a DICOM file; use dicom:{place}")
+    if b"\0" not in start and start.isascii():  # it would be drawn as the screen of a terminal
+        raise ConfigError(f"video:{place}: is a text file, not a video")
+    return VideoSource(path, options)
 
 
 class VideoSource(Closeable):

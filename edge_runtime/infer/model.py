@@ -20,12 +20,14 @@ from edge_runtime.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
+EXTERNAL_DATA = b"\n\x08location\x12"  # the key of an external tensor's file, as protobuf writes it
+
 PACKAGE = Path(__file__).resolve().parent.parent
 MODEL_HOMES = (PACKAGE / "models", PACKAGE.parent / "models")  # in a wheel, in a checkout
 
 
 class Artifact(Table, frozen=True):
-    file: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # beside model.toml
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = (
         None  # None: not checked, only reported
     )
@@ -35,7 +37,7 @@ class InputSpec(Table, frozen=True):
     name: str | None = None  # None: the graph's only input
     grid_hw: tuple[int, int] | None = None  # None: the graph's own
     dtype: Literal["uint8", "float32"] | None = None
-    scale: float = 1 / 255  # of 8-bit grey, for a float input
+    scale: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1 / 255  # of 8-bit grey, for a float input
     fit: Literal["letterbox", "stretch"] = "letterbox"
 
 
@@ -60,7 +62,7 @@ class LimitSpec(Table, frozen=True):
 class HalfWidth(Table, frozen=True):
     """Half an interval: the larger of the two."""
 
-    absolute_mm: float = 0.0
+    absolute: float = 0.0  # in the value's own unit
     relative: float = 0.0
 
 
@@ -119,9 +121,14 @@ class Model:
             )
         path = self.home / named.file
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = path.read_bytes()
         except OSError as exc:
             raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+        if EXTERNAL_DATA in content:
+            raise ConfigError(
+                f"{path}: keeps weights in other files, which no digest covers; save it as one file"
+            )
+        digest = hashlib.sha256(content).hexdigest()
         if named.sha256 is not None and named.sha256 != digest:
             raise ConfigError(
                 f"{path}: sha256 is {digest[:12]}..., model.toml says {named.sha256[:12]}...; restore the file"
@@ -142,7 +149,11 @@ def load_model(name_or_dir: str) -> Model:
     """The model shipped under this name, else the one in this directory. Raises ConfigError."""
     home = shipped_models().get(name_or_dir) or Path(name_or_dir).expanduser()
     path = home / "model.toml"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:  # a name that no file can have
+        found = False
+    if not found:
         known = ", ".join(shipped_models()) or "none"
         raise ConfigError(
             f"model {name_or_dir!r}: neither a shipped model ({known}) nor a directory with a model.toml"

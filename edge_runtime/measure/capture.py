@@ -62,10 +62,12 @@ class ExamSummary:
     """What an exam's captures amount to: the median of each measurement with its range. Eight bytes a value."""
 
     def __init__(self) -> None:
+        self.findings = 0
         self._values: dict[tuple[MeasurementName, Unit], array[float]] = {}
 
     def add(self, measurements: Iterable[Measurement]) -> None:
-        """One capture; what is withheld does not count."""
+        """One finding; of what is withheld only that it was."""
+        self.findings += 1
         for measurement in measurements:
             if measurement.value is not None:
                 key = measurement.name, measurement.unit

@@ -14,7 +14,7 @@ from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.measure import growth
 from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.measure.values import LOINC, Scale, measured, part_reasons, refused, scale_of
+from edge_runtime.measure.values import LOINC, Scale, measured, part_reasons, scale_of
 from edge_runtime.types import Code, Mask, Measurement, Spacing, Unit
 
 LABELS = ("head",)
@@ -57,9 +57,8 @@ def measure(
     if not settings.plane_confirmed:
         shape.append(Reason.PLANE_UNCONFIRMED)
     values = _values(ellipse, scale, shape, settings)
-    if settings.plane_confirmed:
-        values.append(_age(values[0], scale))
-    return tuple(values)
+    age = _age(values[0], scale) if settings.plane_confirmed else None
+    return tuple(values) if age is None else (*values, age)
 
 
 def head_circumference_mm(mask: Mask, spacing: Spacing) -> float | None:
@@ -119,24 +118,21 @@ def _shape_reasons(
     return reasons
 
 
-def _age(circumference: Measurement, scale: Scale) -> Measurement:
-    """Gestational age of a head in a confirmed plane, or why there is none; `circumference` is its own
-    measurement.
+def _age(circumference: Measurement, scale: Scale) -> Measurement | None:
+    """Gestational age of a head in a confirmed plane; None where the chart cannot give one (`growth.age_of`).
+
+    An age that is withheld is left out: it would make the whole finding withheld, whose lengths stand.
     """
-    name = MeasurementName.GESTATIONAL_AGE
-    hc = circumference.value
-    if hc is None or scale.used is None:
-        return refused(name, "d", _AGE, scale, circumference.reasons)
-    if not growth.HC_VALID_MM[0] <= hc <= growth.HC_VALID_MM[1]:
-        return refused(name, "d", _AGE, scale, (*circumference.reasons, Reason.AGE_OUT_OF_VALIDITY))
-    low, high = growth.age_interval_days(*(circumference.interval or (hc, hc)))
-    if high is None:
-        return refused(name, "d", _AGE, scale, (*circumference.reasons, Reason.AGE_TERM_NOT_EXCLUDED))
+    if circumference.value is None or scale.used is None:
+        return None
+    age = growth.age_of(circumference.value, circumference.interval)
+    if isinstance(age, Reason):
+        return None
     return Measurement(
-        name=name,
-        value=growth.age_days(hc),
+        name=MeasurementName.GESTATIONAL_AGE,
+        value=age.days,
         unit="d",
-        interval=(low, high),
+        interval=age.interval_days,
         status=circumference.status,
         reasons=circumference.reasons,
         spacing=scale.used,

@@ -68,6 +68,24 @@ def age_interval_days(hc_low_mm: float, hc_high_mm: float) -> tuple[float, float
     return low, 7 * _solve(lower_edge, hc_high_mm)
 
 
+@dataclass(frozen=True, slots=True)
+class Age:
+    """An age with the interval that holds 95 of 100 such heads."""
+
+    days: float
+    interval_days: tuple[float, float]
+
+
+def age_of(hc_mm: float, interval_mm: tuple[float, float] | None) -> Age | Reason:
+    """The age of a head whose circumference lies in `interval_mm`, or why the chart cannot give one."""
+    if not HC_VALID_MM[0] <= hc_mm <= HC_VALID_MM[1]:
+        return Reason.AGE_OUT_OF_VALIDITY
+    low, high = age_interval_days(*(interval_mm or (hc_mm, hc_mm)))
+    if high is None:
+        return Reason.AGE_TERM_NOT_EXCLUDED
+    return Age(age_days(hc_mm), (low, high))
+
+
 def z_score(weeks: float, hc_mm: float) -> float:
     """Standard deviations of `hc_mm` from the mean at `weeks`, which must be 14 to 40."""
     if not CHART_WEEKS[0] <= weeks <= CHART_WEEKS[1]:

@@ -204,9 +204,9 @@ def _mask_checks(mask: Mask, limits: Limits) -> list[_Check]:
 
 def _standing_hint(frame: Frame, limits: Limits) -> Hint:
     """What is left to do on a good picture."""
-    if frame.spacing is None:
-        return Hint.CALIBRATE_SPACING
-    return Hint.CONFIRM_PLANE if limits.plane_to_confirm else Hint.NONE
+    if limits.plane_to_confirm:
+        return Hint.CONFIRM_PLANE
+    return Hint.CALIBRATE_SPACING if frame.spacing is None else Hint.NONE
 
 
 def _upwards(limit: float) -> tuple[float, float, float]:

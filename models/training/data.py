@@ -36,14 +36,13 @@ Grey = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Item:
-    """One image on disk with what is known of it; `mask` and `spacing_mm` (x, y) only where it is a head."""
+    """One image on disk with what is known of it; `mask` and `subject` only where it is a head."""
 
     path: Path
     kind: str  # head, or the class of what it shows instead
     split: str  # of `SPLITS`; a negative is in train or test only
     mask: Path | None = None
-    spacing_mm: tuple[float, float] | None = None
-    hc_mm: float | None = None
+    subject: str | None = None  # the exam
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,13 @@ def heads(root: Path) -> list[Item]:
             for path in (image, mask):
                 if not path.is_file():
                     raise SystemExit(f"data: meta.csv names {path}, which does not exist")
-            spacing = (float(row["spacing_x_mm"]), float(row["spacing_y_mm"]))
-            found.append(Item(image, "head", split_of(row["subject"]), mask, spacing, float(row["hc_mm"])))
+            found.append(Item(image, "head", split_of(row["subject"]), mask, row["subject"]))
     return found
+
+
+def subjects(root: Path, split: str) -> list[str]:
+    """The exams of a split of the heads, sorted."""
+    return sorted({item.subject for item in heads(root) if item.subject is not None and item.split == split})
 
 
 def negatives(root: Path) -> list[Item]:

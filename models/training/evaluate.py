@@ -1,153 +1,138 @@
 """Measures an exported model on the images it was not trained on, and chooses its limits and intervals.
 
-Dice and millimetres are taken at the source's resolution and through the runtime's own preprocessing, as a
-stranger would judge them. Limits are chosen on the tune split, intervals on the conformal split, both are
-reported on the test split. Knows nothing about torch.
+Masks, ellipses, Dice and intervals are those of the runtime itself, run without limits: `edge-runtime
+evaluate` gives the same numbers again. Limits are chosen on the tune split, intervals on the conformal split,
+both are reported on the test split. Knows nothing about torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import onnxruntime
-import openvino
 from numpy.typing import NDArray
 
-from edge_runtime.codes import SourceKind
+from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
+from edge_runtime.commands.evaluate import dice, labelled, read_truth
 from edge_runtime.frames.phantom import PhantomSpec, render
-from edge_runtime.infer.preprocess import Preprocess
-from edge_runtime.types import Frame, Geometry, Origin
+from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend
+from edge_runtime.infer.backends.openvino import OpenVinoBackend
+from edge_runtime.infer.model import Artifact, Manifest, Model, OutputSpec, Precision
+from edge_runtime.measure.ellipse import Ellipse, moment_ellipse, overlap
+from edge_runtime.measure.fetal_head import LABELS
+from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.pictures import full_mask
+from edge_runtime.pipeline import Pipeline, build_pipeline
+from edge_runtime.types import Frame, Origin, Spacing
 from models.training import augment
-from models.training.data import (
-    GRID_HW,
-    TRAINED_CINES,
-    Grey,
-    Item,
-    data_root,
-    dicom_frames,
-    heads,
-    negatives,
-    read_grey,
-)
+from models.training.data import TRAINED_CINES, Grey, data_root, dicom_frames, negatives, read_grey, split_of
 
 KEEP_HEADS = 0.98  # of the tune split
 COVERAGE = 0.9
 SIZE_BANDS_MM = ((0.0, 97.7), (97.7, 150.0), (150.0, 220.0), (220.0, 400.0))
 PHANTOMS = [(hc, seed) for hc in (90.0, 140.0, 180.0, 220.0, 260.0, 300.0, 330.0) for seed in (1, 2, 3, 7)]
+RUNTIMES: dict[str, tuple[type[OpenVinoBackend | OnnxRuntimeBackend], Precision]] = {
+    "openvino_fp32": (OpenVinoBackend, "fp32"),
+    "openvino_bf16": (OpenVinoBackend, "bf16"),
+    "onnxruntime": (OnnxRuntimeBackend, "fp32"),
+}
 
-Network = Callable[
-    [Grey], tuple[NDArray[np.float32], float]
-]  # grid (h, w) to probabilities (h, w) and presence
+HC = MeasurementName.HEAD_CIRCUMFERENCE.value
+CI = MeasurementName.CEPHALIC_INDEX.value
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that was not trained on, and what is true of it."""
+
+    subject: str
+    split: str  # tune, conformal or test
+    values: dict[str, float]  # by measurement name: the published circumference, the mask's own diameters
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the model says about one image, on its grid."""
+    """What the model says about one image, shown or not."""
 
     presence: float
     confidence: float
     ellipse_iou: float
-    axes_mm: tuple[float, float]  # long and short diameter; in source pixels where there is no spacing
+    values: dict[str, float]  # by measurement name, in mm or source pixels and %; nan where nothing was found
     dice: float = math.nan
 
     @property
     def hc_mm(self) -> float:
-        return circumference(*self.axes_mm)
+        return self.values[HC]
 
 
-def network_of(model: Path, runtime: str) -> Network:
-    """`runtime` is openvino_fp32, openvino_bf16 or onnxruntime."""
-    if runtime == "onnxruntime":
-        session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-        return lambda grid: _unpack(session.run(["mask", "presence"], {"image": grid[None, None]}))
-    hint = {"openvino_fp32": "f32", "openvino_bf16": "bf16"}[runtime]
-    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1}
-    request = openvino.Core().compile_model(str(model), "CPU", options).create_infer_request()
-
-    def run(grid: Grey) -> tuple[NDArray[np.float32], float]:
-        request.infer({"image": grid[None, None]})
-        return _unpack([request.get_tensor(name).data for name in ("mask", "presence")])
-
-    return run
+Pair = tuple[Head, Seen]
 
 
-def look(
-    network: Network, image: Grey, spacing_mm: tuple[float, float] = (1.0, 1.0), truth: Grey | None = None
-) -> Seen:
-    """Runs one image (H, W); `spacing_mm` is (x, y), `truth` (H, W) is above 127 where the head is."""
-    slot = np.zeros((1, 1, *GRID_HW), np.uint8)
-    frame = Frame(image, 0, 0, Origin(SourceKind.FOLDER, "evaluation"), "0.evaluation")
-    geometry = Preprocess(GRID_HW).into(frame, slot)
-    probability, presence = network(slot[0, 0])
-    dice = math.nan if truth is None else dice_at_source(probability, geometry, truth)
-    found = probability > 0.5
-    confidence = 2 * float(probability[found].sum()) / max(1e-6, float(probability.sum() + found.sum()))
-    mask = cleaned(found)
-    if not mask.any():
-        return Seen(presence, 0.0, 0.0, (0.0, 0.0), dice)
-    cell_mm = geometry.step_x * spacing_mm[0], geometry.step_y * spacing_mm[1]
-    return Seen(presence, confidence, ellipse_iou(mask), ellipse_axes(mask, cell_mm), dice)
+def pipeline_of(model: Path, runtime: str) -> Pipeline:
+    """The runtime's own pipeline for an ONNX file that has no limits yet; `runtime` is a row of `RUNTIMES`."""
+    manifest = Manifest(
+        name="fetal_head",
+        anatomy="fetal_head",
+        artifacts={"fp32": Artifact(file=model.name)},
+        output=OutputSpec(mask="mask", labels=LABELS, presence="presence"),
+    )
+    kind, precision = RUNTIMES[runtime]
+    unlimited = Model(home=model.parent, manifest=manifest, sha256="")
+    return build_pipeline(unlimited, kind(model, unlimited, precision, 1))
 
 
-def dice_at_source(probability: NDArray[np.float32], geometry: Geometry, truth: Grey) -> float:
-    """Dice of the probabilities, resized bilinearly to the source, against its mask."""
-    box = geometry.content
-    inside = probability[box.y0 : box.y1, box.x0 : box.x1]
-    found = cv2.resize(inside, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
-    wanted = truth > 127
-    return 2 * float((found & wanted).sum()) / max(1, int(found.sum()) + int(wanted.sum()))
+def look(pipeline: Pipeline, frame: Frame, truth: NDArray[np.uint8] | None = None) -> Seen:
+    """Runs one image; `truth` (H, W) is 1 where the head is."""
+    mask = pipeline.step(frame).mask
+    if mask is None:
+        raise SystemExit(f"evaluate: the model gave no mask for {frame.origin.name}; do not ship it")
+    score = math.nan if truth is None else dice(full_mask(mask, frame.size_hw) == 1, truth == 1)
+    head, way = mask.of("head"), mask.geometry
+    cell = (way.step_y, way.step_x) if frame.spacing is None else way.cell_mm(frame.spacing)
+    ellipse = moment_ellipse(head, cell)
+    fits = 0.0 if ellipse is None else overlap(ellipse, head)
+    return Seen(mask.presence, mask.confidence[0], fits, values_of(ellipse), score)
 
 
-def cleaned(found: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The largest connected part with its holes filled, 0 and 1."""
-    contours, _ = cv2.findContours(found.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    mask = np.zeros(found.shape, np.uint8)
-    if contours:
-        cv2.drawContours(mask, [max(contours, key=cv2.contourArea)], -1, 1, cv2.FILLED)
-    return mask
+def values_of(ellipse: Ellipse | None) -> dict[str, float]:
+    """The measurements of an ellipse that have an interval, by name; nan for none."""
+    around, a, b = (
+        (math.nan,) * 3
+        if ellipse is None
+        else (ellipse.circumference, 2 * ellipse.semi_major, 2 * ellipse.semi_minor)
+    )
+    name = MeasurementName
+    return {
+        HC: around,
+        name.BIPARIETAL_DIAMETER.value: b,
+        name.OCCIPITOFRONTAL_DIAMETER.value: a,
+        CI: 100 * b / a,
+    }
 
 
-def ellipse_axes(mask: NDArray[np.uint8], cell: tuple[float, float]) -> tuple[float, float]:
-    """Long and short diameter of the ellipse with the mask's second moments; `cell` is a cell's size (x, y).
-
-    A cell is a square and not a point, which adds a twelfth of its side squared to each variance.
-    """
-    moments = cv2.moments(mask, binaryImage=True)
-    area = moments["m00"]
-    xx = (moments["mu20"] / area + 1 / 12) * cell[0] ** 2
-    yy = (moments["mu02"] / area + 1 / 12) * cell[1] ** 2
-    xy = moments["mu11"] / area * cell[0] * cell[1]
-    spread = math.hypot((xx - yy) / 2, xy)
-    return 4 * math.sqrt((xx + yy) / 2 + spread), 4 * math.sqrt(max(0.0, (xx + yy) / 2 - spread))
-
-
-def circumference(long: float, short: float) -> float:
-    """Ramanujan II, from two diameters."""
-    a, b = long / 2, short / 2
-    h = ((a - b) / (a + b)) ** 2 if a + b else 0.0
-    return math.pi * (a + b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h)))
-
-
-def ellipse_iou(mask: NDArray[np.uint8]) -> float:
-    """Overlap of a mask with its own moment ellipse, on the grid."""
-    moments = cv2.moments(mask, binaryImage=True)
-    area = moments["m00"]
-    xx, yy = moments["mu20"] / area + 1 / 12, moments["mu02"] / area + 1 / 12
-    xy = moments["mu11"] / area
-    det = max(1e-9, xx * yy - xy * xy)
-    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
-    dx, dy = x - moments["m10"] / area, y - moments["m01"] / area
-    ellipse = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / det <= 4.0
-    return float((ellipse & (mask > 0)).sum()) / max(1, int((ellipse | (mask > 0)).sum()))
+def frame_of(pixels: Grey, name: str, pixel_mm: float | None = None) -> Frame:
+    """An image (H, W) as the runtime gets it."""
+    spacing = None if pixel_mm is None else Spacing(pixel_mm, pixel_mm, SpacingSource.PHANTOM)
+    return Frame(pixels, 0, 0, Origin(SourceKind.FOLDER, name), "0.evaluation", spacing=spacing)
 
 
 # ---------------------------------------------------------------- what is looked at
+
+
+def held_out_heads(root: Path) -> Iterator[tuple[Head, Frame, NDArray[np.uint8]]]:
+    """Every head outside the train split with its image and its mask (H, W), read as the runtime reads them."""
+    for frame, row in labelled(root / "fetal_head", None):
+        split = split_of(row["subject"])
+        if split == "train":
+            continue
+        truth = read_truth(root / "fetal_head" / "masks" / f"{Path(frame.origin.name).stem}.png", LABELS)
+        assert frame.spacing is not None
+        ellipse = moment_ellipse(truth == 1, (frame.spacing.row_mm, frame.spacing.col_mm))
+        yield Head(row["subject"], split, {**values_of(ellipse), HC: float(row["hc_mm"])}), frame, truth
 
 
 def foreign_frames(root: Path) -> Iterator[tuple[str, str, Grey]]:
@@ -173,50 +158,41 @@ def foreign_frames(root: Path) -> Iterator[tuple[str, str, Grey]]:
 def evaluate(model: Path) -> dict[str, Any]:
     """Everything the card and the manifest say, as JSON."""
     root = data_root()
-    items = [item for item in heads(root) if item.split != "train"]
-    networks = {name: network_of(model, name) for name in ("openvino_fp32", "openvino_bf16", "onnxruntime")}
-    truths = [read_truth(item) for item in items]
-    seen: dict[str, list[Seen]] = {name: [] for name in networks}
-    for item, (image, mask) in zip(items, truths, strict=True):
-        for name, network in networks.items():
-            seen[name].append(look(network, image, item.spacing_mm or (1, 1), mask))
-    fp32 = seen["openvino_fp32"]
-    of = {
-        split: [i for i, item in enumerate(items) if item.split == split]
-        for split in ("tune", "conformal", "test")
-    }
+    pipelines = {name: pipeline_of(model, name) for name in RUNTIMES}
+    all_heads: list[Head] = []
+    seen: dict[str, list[Seen]] = {name: [] for name in pipelines}
+    for head, frame, truth in held_out_heads(root):
+        all_heads.append(head)
+        for name, pipeline in pipelines.items():
+            seen[name].append(look(pipeline, frame, truth))
+    reference = pipelines["openvino_fp32"]
+    pairs: dict[str, list[Pair]] = {"tune": [], "conformal": [], "test": []}
+    for pair in zip(all_heads, seen["openvino_fp32"], strict=True):
+        pairs[pair[0].split].append(pair)
     foreign = [
-        (kind, split, look(networks["openvino_fp32"], image)) for kind, split, image in foreign_frames(root)
+        (kind, split, look(reference, frame_of(image, kind))) for kind, split, image in foreign_frames(root)
     ]
-    rule = choose_rule([fp32[i] for i in of["tune"]])
-    true_axes = [
-        ellipse_axes((mask > 127).astype(np.uint8), item.spacing_mm or (1, 1))
-        for item, (_, mask) in zip(items, truths, strict=True)
-    ]
-    return {
+    rule = choose_rule([one for _, one in pairs["tune"]])
+    results = {
         "size_bytes": model.stat().st_size,
         "rule": rule,
-        "splits": {split: len({subject_of(items[i]) for i in of[split]}) for split in of},
-        "heads": {
-            split: describe([items[i] for i in of[split]], [fp32[i] for i in of[split]], rule) for split in of
+        "splits": {split: len({head.subject for head, _ in of}) for split, of in pairs.items()},
+        "heads": {split: describe(of, rule) for split, of in pairs.items()},
+        "interval": intervals({split: [p for p in of if shown(p[1], rule)] for split, of in pairs.items()}),
+        "precision": {
+            name: agreement(seen["openvino_fp32"], seen[name])
+            for name in pipelines
+            if name != "openvino_fp32"
         },
-        "interval": intervals(items, fp32, true_axes, of, rule),
-        "precision": {name: agreement(fp32, seen[name]) for name in networks if name != "openvino_fp32"},
         "foreign": foreign_rates(foreign, rule),
         "foreign_presence_alone": foreign_rates(
             foreign, {**rule, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
         ),
-        "phantom": phantom_errors(networks["openvino_fp32"], rule),
+        "phantom": phantom_errors(reference, rule),
     }
-
-
-def read_truth(item: Item) -> tuple[Grey, Grey]:
-    assert item.mask is not None
-    return read_grey(item.path), read_grey(item.mask)
-
-
-def subject_of(item: Item) -> str:
-    return item.path.stem.split("_")[0]
+    for pipeline in pipelines.values():
+        pipeline.close()
+    return results
 
 
 def shown(seen: Seen, rule: dict[str, float]) -> bool:
@@ -244,12 +220,12 @@ def choose_rule(tune: list[Seen]) -> dict[str, float]:
     }
 
 
-def describe(items: list[Item], seen: list[Seen], rule: dict[str, float]) -> dict[str, Any]:
+def describe(pairs: list[Pair], rule: dict[str, float]) -> dict[str, Any]:
     """Dice and circumference errors of one split, over all its heads, withheld or not."""
-    dice = np.array([one.dice for one in seen])
-    truth = np.array([item.hc_mm for item in items])
-    error = np.array([one.hc_mm for one in seen]) - truth
-    kept = np.array([shown(one, rule) for one in seen])
+    scores = np.array([one.dice for _, one in pairs])
+    truth = np.array([head.values[HC] for head, _ in pairs])
+    error = np.array([one.hc_mm for _, one in pairs]) - truth
+    kept = np.array([shown(one, rule) for _, one in pairs])
     rng = np.random.default_rng(0)
     means = np.abs(error)[rng.integers(0, len(error), (2000, len(error)))].mean(1)
     bands = []
@@ -264,16 +240,16 @@ def describe(items: list[Item], seen: list[Seen], rule: dict[str, float]) -> dic
                     "images": int(inside.sum()),
                     "mae_mm": _mean(np.abs(error[inside])),
                     "mae_percent": _mean(share),
-                    "dice": _mean(dice[inside]),
+                    "dice": _mean(scores[inside]),
                 }
             )
     return {
-        "images": len(items),
+        "images": len(pairs),
         "dice": {
-            "mean": _mean(dice),
-            "median": float(np.median(dice)),
-            "p5": float(np.percentile(dice, 5)),
-            "worst": float(dice.min()),
+            "mean": _mean(scores),
+            "median": float(np.median(scores)),
+            "p5": float(np.percentile(scores, 5)),
+            "worst": float(scores.min()),
         },
         "hc_mm": {
             "mae": _mean(np.abs(error)),
@@ -290,52 +266,55 @@ def describe(items: list[Item], seen: list[Seen], rule: dict[str, float]) -> dic
     }
 
 
-def intervals(
-    items: list[Item],
-    seen: list[Seen],
-    true_axes: list[tuple[float, float]],
-    of: dict[str, list[int]],
-    rule: dict[str, float],
-) -> dict[str, Any]:
-    """Split-conformal half-widths over the heads that are shown: shape from tune, size from conformal."""
-    pairs = {
-        "head_circumference": [(one.hc_mm, item.hc_mm or 0.0) for item, one in zip(items, seen, strict=True)],
-        "biparietal_diameter": [(one.axes_mm[1], true[1]) for true, one in zip(true_axes, seen, strict=True)],
-        "occipitofrontal_diameter": [
-            (one.axes_mm[0], true[0]) for true, one in zip(true_axes, seen, strict=True)
-        ],
-    }
-    kept = {split: [i for i in of[split] if shown(seen[i], rule)] for split in of}
+def intervals(shown_pairs: dict[str, list[Pair]]) -> dict[str, Any]:
+    """Split-conformal half-widths from the heads that are shown: shape from tune, size from conformal."""
     half_width, test = {}, {}
-    for name, values in pairs.items():
-        table = np.array(values)
-        tune, conformal, held = (table[kept[split]] for split in ("tune", "conformal", "test"))
-        # the error grows with the head; below the smallest tenth of the heads it does not shrink any more
-        knee = float(np.quantile(tune[:, 0], 0.1))
-        scale = _scale(conformal, knee)
-        half_width[name] = {"absolute_mm": scale * knee, "relative": scale}
-        width = scale * np.maximum(knee, held[:, 0])
-        inside = np.abs(held[:, 0] - held[:, 1]) <= width
+    for name in values_of(None):
+        tune, conformal, held = (
+            np.array([(one.values[name], head.values[name]) for head, one in shown_pairs[split]])
+            for split in ("tune", "conformal", "test")
+        )
+        absolute, relative = half_width_of(tune, conformal, grows=name != CI)
+        half_width[name] = {"absolute": absolute, "relative": relative}
+        rule = MeasureSettings(intervals={name: (absolute, relative)})
+        found = np.array([rule.interval(MeasurementName(name), value) for value in held[:, 0]])
+        inside = (found[:, 0] <= held[:, 1]) & (held[:, 1] <= found[:, 1])
         test[name] = {
             "covered": int(inside.sum()),
             "of": len(held),
-            "median_half_width_mm": float(np.median(width)),
+            "median_half_width": float(np.median(found[:, 1] - found[:, 0])) / 2,
         }
-    exams = len({subject_of(items[i]) for i in kept["conformal"]})
-    return {"half_width": half_width, "exams": exams, "images": len(kept["conformal"]), "test": test}
+    conformal_heads = [head for head, _ in shown_pairs["conformal"]]
+    exams = len({head.subject for head in conformal_heads})
+    return {"half_width": half_width, "exams": exams, "images": len(conformal_heads), "test": test}
 
 
-def _scale(pairs: NDArray[np.float64], knee: float) -> float:
-    """The conformal quantile of |error| / max(knee, value)."""
-    scores = np.sort(np.abs(pairs[:, 0] - pairs[:, 1]) / np.maximum(knee, pairs[:, 0]))
+def half_width_of(
+    tune: NDArray[np.float64], conformal: NDArray[np.float64], grows: bool
+) -> tuple[float, float]:
+    """(in the value's own unit, as a share of the value) from rows of (value, true value), rounded up.
+
+    The error of a length `grows` with the head; below the smallest tenth of the heads it does not shrink any
+    more. That of a ratio of two lengths does neither.
+    """
+    error = np.abs(conformal[:, 0] - conformal[:, 1])
+    if not grows:
+        return math.ceil(100 * _conformal_quantile(error)) / 100, 0.0
+    knee = float(np.quantile(tune[:, 0], 0.1))
+    relative = _conformal_quantile(error / np.maximum(knee, conformal[:, 0]))
+    return math.ceil(100 * knee * relative) / 100, math.ceil(10_000 * relative) / 10_000
+
+
+def _conformal_quantile(scores: NDArray[np.float64]) -> float:
+    """The score that COVERAGE of new ones stay below, as far as these tell."""
     rank = min(len(scores), math.ceil((len(scores) + 1) * COVERAGE))
-    return float(scores[rank - 1])
+    return float(np.sort(scores)[rank - 1])
 
 
 def agreement(reference: list[Seen], other: list[Seen]) -> dict[str, Any]:
     """How far another runtime or precision is from the reference, over all heads not trained on."""
     delta = np.abs([a.hc_mm - b.hc_mm for a, b in zip(reference, other, strict=True)])
-    dice = abs(
+    apart = abs(
         _mean(np.array([one.dice for one in reference])) - _mean(np.array([one.dice for one in other]))
     )
     presence = max(abs(a.presence - b.presence) for a, b in zip(reference, other, strict=True))
@@ -345,9 +324,9 @@ def agreement(reference: list[Seen], other: list[Seen]) -> dict[str, Any]:
         "dhc_p99_mm": p99,
         "dhc_max_mm": largest,
         "dice_mean": _mean(np.array([one.dice for one in other])),
-        "dice_difference": dice,
+        "dice_difference": apart,
         "presence_max_difference": presence,
-        "accepted": p99 <= 0.5 and largest <= 1.0 and dice <= 0.001,
+        "accepted": p99 <= 0.5 and largest <= 1.0 and apart <= 0.001,
     }
 
 
@@ -363,13 +342,13 @@ def foreign_rates(
     return rates
 
 
-def phantom_errors(network: Network, rule: dict[str, float]) -> dict[str, Any]:
+def phantom_errors(pipeline: Pipeline, rule: dict[str, float]) -> dict[str, Any]:
     """Percent error of the circumference on drawn heads of known size, seeds never trained on."""
     errors, kept = [], 0
     for hc_mm, seed in PHANTOMS:
         spec = PhantomSpec(hc_mm=hc_mm, seed=seed)
         for index in (0, 60):
-            seen = look(network, render(spec, index)[0], (spec.pixel_mm, spec.pixel_mm))
+            seen = look(pipeline, frame_of(render(spec, index)[0], "phantom", spec.pixel_mm))
             errors.append(100 * (seen.hc_mm - hc_mm) / hc_mm)
             kept += shown(seen, rule)
     absolute = np.abs(errors)
@@ -380,10 +359,6 @@ def phantom_errors(network: Network, rule: dict[str, float]) -> dict[str, Any]:
         "max_abs_percent": float(absolute.max()),
         "bias_percent": _mean(np.array(errors)),
     }
-
-
-def _unpack(outputs: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], float]:
-    return np.asarray(outputs[0])[0, 0].copy(), float(np.asarray(outputs[1]).ravel()[0])
 
 
 def _logit(share: float) -> float:

@@ -1,7 +1,7 @@
 """From trained weights to what ships: `python -m models.training.export --weights DIR/weights.pt`.
 
 Writes model.onnx, measures it on every split, and writes model.toml, evaluation.json (beside the weights) and
-CARD.md from what was measured.
+CARD.md from what was measured, and test_subjects.txt, for `edge-runtime evaluate --subjects`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 import torch
 
 from models.training.card import card_of
-from models.training.data import GRID_HW
+from models.training.data import GRID_HW, data_root, subjects
 from models.training.evaluate import evaluate
 from models.training.network import HeadNet, Shipped
 
@@ -85,7 +85,7 @@ def manifest_of(model: Path, results: dict[str, Any]) -> str:
     rule, intervals, precision = results["rule"], results["interval"], results["precision"]
     accepted = ["fp32", "bf16"] if precision["openvino_bf16"]["accepted"] else ["fp32"]
     widths = "\n".join(
-        f"{name} = {{ absolute_mm = {width['absolute_mm']:.2f}, relative = {width['relative']:.4f} }}"
+        f"{name} = {{ absolute = {width['absolute']:.2f}, relative = {width['relative']} }}"
         for name, width in intervals["half_width"].items()
     )
     return f"""name = "fetal_head"
@@ -119,7 +119,7 @@ min_ellipse_iou = {rule["min_ellipse_iou"]:.3f}
 coverage = 0.9
 exams = {intervals["exams"]}
 
-[interval.half_width]  # the larger of absolute_mm and relative * value
+[interval.half_width]  # the larger of absolute, in the value's own unit, and relative * value
 {widths}
 
 [precision]
@@ -142,6 +142,8 @@ def main() -> None:
     (arguments.weights.parent / "evaluation.json").write_text(json.dumps(results, indent=1))
     (arguments.to / "model.toml").write_text(manifest_of(model, results))
     (arguments.to / "CARD.md").write_text(card_of(results))
+    listed = "".join(f"{subject}\n" for subject in subjects(data_root(), "test"))
+    (arguments.to / "test_subjects.txt").write_text(listed)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from edge_runtime.commands.demo import findings, page, stage, story
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.demo.report import DemoReport, Files
-from edge_runtime.commands.demo.words import in_words, joined
+from edge_runtime.commands.words import in_words, joined
 from edge_runtime.errors import ConfigError
 from tests.brokers import needs_mosquitto
 

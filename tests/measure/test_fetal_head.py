@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_runtime.codes import MeasurementName as Name
 from edge_runtime.codes import Reason, SpacingSource, Status
 from edge_runtime.infer.preprocess import fit_region
-from edge_runtime.measure import fetal_head
+from edge_runtime.measure import fetal_head, growth
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Box, Spacing, encode
 from tests.measure.drawn import ellipse_cells, geometry, mask_of, perimeter
@@ -100,10 +100,10 @@ def test_the_age_is_the_published_one_with_an_interval_that_holds_the_circumfere
 def test_no_age_where_the_chart_cannot_give_one(hc_mm, reason):
     mm = 0.25 if hc_mm > 300 else 0.1
     found = by_name(fetal_head.measure(head(hc_mm, mm=mm), spaced(mm), None, CONFIRMED))
-    age = found[Name.GESTATIONAL_AGE]
-    assert (age.value, age.interval, age.status) == (None, None, Status.WITHHELD)
-    assert reason in age.reasons
-    assert found[Name.HEAD_CIRCUMFERENCE].status is Status.USABLE
+    assert Name.GESTATIONAL_AGE not in found
+    hc = found[Name.HEAD_CIRCUMFERENCE]
+    assert hc.status is Status.USABLE
+    assert growth.age_of(hc.value, hc.interval) is reason
 
 
 @pytest.mark.parametrize("confirmed", [True, False])
@@ -123,7 +123,6 @@ def test_without_a_spacing_there_are_only_pixel_names_and_the_index(reason):
         Name.BIPARIETAL_DIAMETER_PX,
         Name.OCCIPITOFRONTAL_DIAMETER_PX,
         Name.CEPHALIC_INDEX,
-        Name.GESTATIONAL_AGE,
     ]
     pixels = found[Name.HEAD_CIRCUMFERENCE_PX]
     assert pixels.unit == "{pixel}" and pixels.spacing is None and pixels.interval is None
@@ -132,8 +131,6 @@ def test_without_a_spacing_there_are_only_pixel_names_and_the_index(reason):
     assert {reason or Reason.SPACING_MISSING, Reason.PIXEL_ASPECT_ASSUMED} <= set(pixels.reasons)
     assert found[Name.CEPHALIC_INDEX].value == pytest.approx(78, abs=0.3)
     assert found[Name.CEPHALIC_INDEX].reasons == (Reason.PIXEL_ASPECT_ASSUMED,)
-    age = found[Name.GESTATIONAL_AGE]
-    assert age.value is None and (reason or Reason.SPACING_MISSING) in age.reasons
     assert not any(m.unit == "mm" for m in found.values())
 
 
@@ -161,7 +158,7 @@ def test_an_empty_mask_is_a_structure_not_found():
     empty = mask_of(geometry(), np.zeros((192, 288), bool))
     for spacing in (spaced(), None):
         found = fetal_head.measure(empty, spacing, None, CONFIRMED)
-        assert len(found) == 5
+        assert len(found) == 4
         assert all(m.value is None and Reason.STRUCTURE_NOT_FOUND in m.reasons for m in found)
     assert fetal_head.head_circumference_mm(empty, spaced()) is None
 

@@ -132,8 +132,9 @@ def test_a_structure_at_the_edge_is_to_be_centred():
 
 def test_on_a_good_picture_the_hint_is_what_is_left_to_do():
     to_confirm = Limits(modality=("US",), plane_to_confirm=True)
-    assert judge(GOOD, mask(), frame(spacing=False), to_confirm).hint is Hint.CALIBRATE_SPACING
-    assert judge(GOOD, mask(), frame(), to_confirm).hint is Hint.CONFIRM_PLANE
+    assert judge(GOOD, mask(), frame(spacing=False), to_confirm).hint is Hint.CONFIRM_PLANE
+    assert judge(GOOD, mask(), frame(spacing=False), ULTRASOUND).hint is Hint.CALIBRATE_SPACING
+    assert judge(GOOD, mask(), frame(), ULTRASOUND).hint is Hint.NONE
 
 
 def test_padding_beside_a_letterboxed_picture_does_not_count():

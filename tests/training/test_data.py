@@ -39,10 +39,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_head_is_read_with_its_mask_and_spacing(folder: Path) -> None:
+def test_a_head_is_read_with_its_mask_and_exam(folder: Path) -> None:
     (item,) = data.heads(folder)
     (stored,) = data.load([item])
-    assert item.spacing_mm == (0.1, 0.2)
+    assert item.subject == "7"
+    assert data.subjects(folder, data.split_of("7")) == ["7"]
     assert stored.image.shape == stored.mask.shape == data.STORE_HW
     assert item.mask is not None
     drawn = (data.read_grey(item.mask) > 127).sum()

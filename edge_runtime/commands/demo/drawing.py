@@ -1,4 +1,4 @@
-"""The demo's pictures: frames with their own contour and words burned in.
+"""The demo's pictures: frames with their own contour, and words beside them.
 
 A contour is the mask of a reported finding, not a second inference. Which finding is shown, `exhibits.py` decides.
 """
@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_runtime.codes import SEVERITY, Status
+from edge_runtime.codes import SEVERITY, Reason, Status
 from edge_runtime.commands.demo.findings import circumference
-from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words
+from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import Ellipse
 from edge_runtime.measure.findings import mask_from
 from edge_runtime.pictures import overlay
 from edge_runtime.types import Finding, Frame
 
-PANEL_W, IMAGE_H, WORDS_H, MARGIN, GAP = 800, 540, 196, 28, 24
+PANEL_W, TITLE_H, IMAGE_H, WORDS_H, MARGIN, GAP = 800, 68, 540, 338, 28, 24
+SMALL, LINE, REASON_LINES = 33, 44, 2
 INK, QUIET, PAPER, CARD = (236, 240, 243), (148, 160, 172), (11, 15, 20), (20, 26, 33)
 TONE = {Status.USABLE: (94, 200, 170), Status.CAUTION: (236, 184, 92), Status.WITHHELD: (150, 160, 174)}
 
@@ -41,39 +42,57 @@ class Panel:
 
 
 def draw(panel: Panel) -> Image.Image:
-    """One panel, 800 pixels wide: the image, its contour, then what was said of it."""
-    card = Image.new("RGB", (PANEL_W, IMAGE_H + WORDS_H), CARD)
-    card.paste(_picture(panel), (0, 0))
+    """One panel, 800 pixels wide: title, image with its contour, what was said of it. Nothing lies on the image.
+
+    The letters are large: three panels beside each other, or one on a phone, show them at two fifths.
+    """
+    card = Image.new("RGB", (PANEL_W, TITLE_H + IMAGE_H + WORDS_H), CARD)
+    card.paste(_picture(panel), (0, TITLE_H))
     pen = ImageDraw.Draw(card)
-    _burn(pen, (MARGIN - 8, 16), panel.title, 21, INK)
-    _burn(pen, (MARGIN - 8, IMAGE_H - 36), RESEARCH, 17, QUIET)
+    pen.text((MARGIN, 14), panel.title, font=_font(SMALL), fill=INK)
     status, head = panel.finding.status, circumference(panel.finding)
-    top = IMAGE_H + 22
-    badge = status.value.upper()
-    width = pen.textlength(badge, font=_font(17))
-    right = PANEL_W - MARGIN
-    pen.rounded_rectangle((right - width - 28, top + 6, right, top + 38), 16, outline=TONE[status], width=2)
-    pen.text((right - width - 14, top + 12), badge, font=_font(17), fill=TONE[status])
+    top = TITLE_H + IMAGE_H + 20
+    _badge(pen, status, top + 10)
+    lines = [(line, TONE[status]) for line in _reasons(panel.finding)]
     if head is not None and head.value is not None:
         low, high = head.interval or (head.value, head.value)
-        said = f"{head.value:.1f} mm"
-        pen.text((MARGIN, top - 4), said, font=_font(44), fill=INK)
-        beside = MARGIN + pen.textlength(said, font=_font(44)) + 16
-        pen.text((beside, top + 18), f"{low:.1f} to {high:.1f}", font=_font(21), fill=QUIET)
-        pen.text((MARGIN, top + 60), f"Head circumference{panel.truth}", font=_font(21), fill=INK)
+        pen.text((MARGIN, top - 4), f"{head.value:.1f} mm", font=_font(64), fill=INK)
+        lines.insert(0, (f"Interval {low:.1f} to {high:.1f}{panel.truth}", INK))
     else:
-        pen.text((MARGIN, top - 4), "No measurement", font=_font(44), fill=INK)
-    _reasons(pen, panel.finding, top + (94 if head is not None else 66))
+        pen.text((MARGIN, top - 4), "No measurement", font=_font(64), fill=INK)
+    for at, (line, tone) in enumerate(lines):
+        pen.text((MARGIN, top + 78 + at * LINE), line, font=_font(SMALL), fill=tone)
+    pen.text((MARGIN, card.height - 92), SIZE_ONLY, font=_font(28), fill=QUIET)
+    pen.text((MARGIN, card.height - 54), RESEARCH, font=_font(28), fill=QUIET)
     return card
 
 
-def _reasons(pen: ImageDraw.ImageDraw, finding: Finding, top: int) -> None:
-    """At most two reasons, the severest first, and what no number here can say."""
+def _badge(pen: ImageDraw.ImageDraw, status: Status, top: int) -> None:
+    """The status in a rounded frame at the right."""
+    text, font, right = status.value.upper(), _font(28), PANEL_W - MARGIN
+    width = pen.textlength(text, font=font)
+    pen.rounded_rectangle((right - width - 40, top, right, top + 54), 27, outline=TONE[status], width=3)
+    pen.text((right - width - 20, top + 10), text, font=font, fill=TONE[status])
+
+
+def _reasons(finding: Finding) -> list[str]:
+    """The severest reason and, where there is room for it, the next, in at most two lines."""
     ordered = sorted(finding.reasons, key=lambda reason: SEVERITY[reason] is not Status.WITHHELD)
-    shown = [in_words(reason) for reason in ordered if reason.value != "interval_uncalibrated"][:2]
-    text = "; ".join(shown)
-    pen.text((MARGIN, top), f"{text[:1].upper()}{text[1:]}", font=_font(18), fill=TONE[finding.status])
-    pen.text((MARGIN, top + 28), SIZE_ONLY, font=_font(18), fill=QUIET)
+    shown = [in_words(reason) for reason in ordered if reason is not Reason.INTERVAL_UNCALIBRATED]
+    both = _wrapped("; ".join(shown[:2]))
+    return both if len(both) <= REASON_LINES else _wrapped(shown[0])
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text as a sentence, in lines that fit a panel."""
+    lines: list[str] = []
+    for word in f"{text[:1].upper()}{text[1:]}".split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(SMALL).getlength(longer) <= PANEL_W - 2 * MARGIN:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _picture(panel: Panel) -> Image.Image:
@@ -96,13 +115,6 @@ def _add_outline(bgr: NDArray[np.uint8], true: Ellipse) -> None:
     centre = (round(true.center_x * 16), round(true.center_y * 16))
     axes = (round(true.semi_major * 16), round(true.semi_minor * 16))
     cv2.ellipse(bgr, centre, axes, math.degrees(true.angle_rad), 0, 360, (245, 245, 245), 1, cv2.LINE_AA, 4)
-
-
-def _burn(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, fill: tuple[int, ...]) -> None:
-    """Text on the image itself, on a dark plate so that bright tissue cannot hide it."""
-    left, top, right, bottom = pen.textbbox(at, text, font=_font(size))
-    pen.rounded_rectangle((left - 10, top - 7, right + 10, bottom + 7), 7, fill=PAPER)
-    pen.text(at, text, font=_font(size), fill=fill)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -30,8 +30,8 @@ def phantom(uri: str, true_mm: float, found: Sequence[Finding]) -> Panel | None:
     frame = Frame(pixels, index, 0, origin, frame_id(index, pixels), spacing=spacing)
     if frame.frame_id not in chosen.source.frame_ids:
         return None
-    truth = f" of a phantom, true {true_mm:.1f} mm (white line)"
-    return Panel("Phantom, live", frame, chosen, truth, outline)
+    truth = f", true {true_mm:.1f} (white line)"
+    return Panel("Head circumference, phantom", frame, chosen, truth, outline)
 
 
 def head(heads: Heads | None, found: Sequence[Finding]) -> Panel | None:
@@ -43,7 +43,7 @@ def head(heads: Heads | None, found: Sequence[Finding]) -> Panel | None:
     published = heads.true_mm.get(chosen.source.name or "")
     if frame is None or published is None:
         return None
-    return Panel("Real fetal head", frame, chosen, f", published {published:.1f} mm")
+    return Panel("Head circumference, real head", frame, chosen, f", published {published:.1f}")
 
 
 def heart(cine: Path | None, found: Sequence[Finding]) -> Panel | None:
@@ -53,7 +53,7 @@ def heart(cine: Path | None, found: Sequence[Finding]) -> Panel | None:
         return None
     chosen = held[len(held) // 2]
     frame = _frame_of(f"dicom:{cine}", chosen)
-    return None if frame is None else Panel("Real heart, foreign to this model", frame, chosen)
+    return None if frame is None else Panel("A heart, foreign to this model", frame, chosen)
 
 
 def _middle_by_size(found: Sequence[Finding]) -> Finding | None:

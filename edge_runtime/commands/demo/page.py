@@ -18,7 +18,7 @@ from edge_runtime.commands.demo.report import (
     sized,
     withheld,
 )
-from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
+from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #10161c; --quiet: #5b6774; --paper: #f6f7f8; --card: #ffffff;
@@ -40,15 +40,16 @@ p { max-width: 68ch; margin: 8px 0; } .lead { font-size: 18px; } .quiet { color:
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--quiet); font-size: 13.5px; line-height: 1.35; display: block; }
 .tile.kept b { color: var(--accent); } .tile.alarm b { color: var(--alarm); }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; margin-top: 14px; }
 img { width: 100%; height: auto; display: block; border-radius: 14px; border: 1px solid var(--line); }
-.plot { background: #fff; padding: 6px; }
+.plot { background: #fff; padding: 6px; max-width: 860px; }
 dl { display: grid; grid-template-columns: minmax(90px, 130px) 1fr; gap: 10px 18px; margin: 12px 0; }
 dt { color: var(--quiet); } dd { margin: 0; max-width: 72ch; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 14px;
-  overflow-x: auto; font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; margin: 8px 0; }
+  white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; margin: 8px 0; }
 .problem { border-left: 3px solid var(--alarm); padding-left: 14px; }
 footer { margin-top: 48px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--quiet); font-size: 14px; }
+@media (max-width: 1000px) { .panels { grid-template-columns: minmax(0, 600px); } }
 @media (max-width: 520px) { main { padding: 18px 14px 48px; } .tiles { grid-template-columns: 1fr 1fr; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 12px; } }
 """
@@ -109,7 +110,10 @@ def _tiles(report: DemoReport) -> str:
         tiles.append(_tile(str(delivery.twice), "stored twice", "alarm" if delivery.twice else "kept"))
     if live is not None:
         tiles.append(
-            _tile(f"{live.fps:.1f}", f"frames a second, {live.processed} of {live.offered} analysed")
+            _tile(
+                f"{live.fps:.1f}",
+                f"frames a second, {live.processed} of {live.offered} analysed after the kill",
+            )
         )
         if live.age_ms_p50 is not None:
             tiles.append(
@@ -199,13 +203,12 @@ def _sentence(text: str) -> str:
 
 
 def _next(report: DemoReport) -> str:
-    state = Path(report.files.folder) / "state"
-    commands = (f"edge-runtime outbox stats --state {state}", YOURS, "edge-runtime doctor")
+    commands = ("edge-runtime outbox stats --state state", YOURS, "edge-runtime doctor")
     said = "".join(f"<pre>{escape(command)}</pre>" for command in commands)
     arrived = "<b>cloud.db</b>, what arrived; " if report.delivery.broker else ""
     return (
         "<h2>Where to look next</h2><p>Beside this page: <b>findings.jsonl</b>, every finding as it was reported; "
-        f"{arrived}<b>state/</b>, the device’s journal.</p>{said}"
+        f"{arrived}<b>state/</b>, the device’s journal. In this folder, type:</p>{said}"
     )
 
 

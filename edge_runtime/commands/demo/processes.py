@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LISTEN_S = 5.0  # until a broker that was started must take a connection
 STOP_S = 8.0  # from SIGTERM to SIGKILL
+_EPOCH = re.compile(r"^\d{9,}: ")  # mosquitto begins each line with the seconds since 1970
 
 
 @dataclass(slots=True)
@@ -81,7 +83,8 @@ class Child:
     def complaint(self) -> str:
         """The last line it said on stderr."""
         lines = self._log.read_text(errors="replace").split("\n") if self._log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+        return _EPOCH.sub("", last)
 
     @property
     def _answer(self) -> Path:
@@ -191,6 +194,11 @@ class Wire:
                 problems.append(f"{child.name}: {child.complaint()}")
         self.broker.stop()
         return problems
+
+    def repeated(self) -> int:
+        """How many findings the receiver got a second time and did not store again; known once it has ended."""
+        told = self.receive.answer().get("repeated", 0)
+        return told if isinstance(told, int) else 0
 
     def dead(self) -> list[str]:
         """A line for each that ended although nobody asked it to."""

@@ -9,7 +9,7 @@ import msgspec
 
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
-from edge_runtime.commands.demo.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
+from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ def _live(report: DemoReport) -> list[str]:
         "" if live.age_ms_p50 is None else f"; age p50 {live.age_ms_p50:.1f} ms, p99 {live.age_ms_p99:.1f} ms"
     )
     return [
-        f"{live.processed} of {live.offered} frames analysed, {live.dropped} dropped, {live.fps:.1f} frames/s{age}",
+        f"{live.processed} of {live.offered} frames analysed after the kill, {live.dropped} dropped, {live.fps:.1f} frames/s{age}",
         f"{live.captures} captures; {report.model}, {report.precision} on {report.backend}",
     ]
 
@@ -133,7 +133,7 @@ def _heads(heads: HeadsPart | None) -> list[str]:
 
 def real_heads(heads: HeadsPart) -> list[str]:
     """The real heads in two or three phrases."""
-    exams = "from exams the model never saw" if heads.held_out else "some of them seen in training"
+    exams = "none of them seen in training" if heads.held_out else "some of them seen in training"
     said = [f"{heads.images} real fetal heads, {exams}: {heads.measured} measured, {heads.withheld} withheld"]
     if heads.withheld:
         said.append(f"withheld because {listed(heads.reasons, 2)}")

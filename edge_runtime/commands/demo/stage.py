@@ -14,6 +14,7 @@ from edge_runtime.infer.model import load_model
 
 MARKER = ".edge-runtime-demo"
 HEADS = 12
+COLUMNS = ("file", "subject", "hc_mm")  # of a meta.csv that the demo can use
 CAPTURES = """\
 # The demo captures several times a second, so that there is much to lose when a process is killed.
 [capture]
@@ -62,16 +63,18 @@ class Stage:
 
 
 def set_up(out: Path) -> Stage:
-    """The folder, emptied of an earlier demo's files and of nothing else. Raises ConfigError."""
+    """The folder, emptied of an earlier demo's files and of nothing else.
+
+    Raises ConfigError, and writes nothing, for one that holds anything and that no demo made.
+    """
     stage = Stage(out.resolve())
     results = (stage.summary, stage.findings, stage.overlay, stage.measurement)
     cloud = [stage.folder / f"cloud.db{end}" for end in ("", "-wal", "-shm")]
     mine = stage.folder / MARKER
     try:
         stage.folder.mkdir(parents=True, exist_ok=True)
-        taken = [path.name for path in (stage.state, stage.work, *cloud, *results) if path.exists()]
-        if taken and not mine.exists():
-            raise ConfigError(f"--out {out}: holds {', '.join(taken)} that no demo made; name another folder")
+        if not mine.exists() and any(stage.folder.iterdir()):
+            raise ConfigError(f"--out {out}: holds files and no demo made it; name a new or an empty folder")
         mine.write_text(
             "state/, work/ and cloud.db in this folder are made anew by each edge-runtime demo.\n"
         )
@@ -106,22 +109,27 @@ def echo_cine() -> Path | None:
 
 
 def find_data(named: Path | None) -> Path | None:
-    """The folder with real fetal heads: the one named, `EDGE_RUNTIME_DATA`, or `shared/data` beside the project.
+    """The folder with real fetal heads: the one named, else `EDGE_RUNTIME_DATA`, else `data` in the working
+    directory, else `shared/data` beside the project. One that was told is the only place that is looked at.
 
     Raises ConfigError for one that was named and has none.
     """
     if named is not None and not _has_heads(named):
         raise ConfigError(
-            f"--data {named}: no fetal_head/meta.csv with images/ in it; leave --data out or name another"
+            f"--data {named}: no fetal_head/ with images/ and a meta.csv ({', '.join(COLUMNS)}) in it; leave --data out or name another"
         )
-    beside = [Path("../shared/data"), Path(__file__).resolve().parents[4] / "shared" / "data"]
+    beside = [Path("data"), Path("../shared/data"), Path(__file__).resolve().parents[4] / "shared" / "data"]
     told = os.environ.get("EDGE_RUNTIME_DATA")
     places = [named] if named else [Path(told)] if told else beside
     return next((place.resolve() for place in places if _has_heads(place)), None)
 
 
 def _has_heads(data: Path) -> bool:
-    return (data / "fetal_head" / "meta.csv").is_file() and (data / "fetal_head" / "images").is_dir()
+    table = data / "fetal_head" / "meta.csv"
+    if not table.is_file() or not (data / "fetal_head" / "images").is_dir():
+        return False
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return set(COLUMNS) <= set(next(csv.reader(file), []))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.commands.demo import drawing, exhibits, findings, page, plot
+from edge_runtime.commands.demo.findings import Delivery, Measured, Tail
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart, echo_part, heads_part, live_part
-from edge_runtime.commands.demo.plot import Event
+from edge_runtime.commands.demo.plot import Timeline
 from edge_runtime.commands.demo.processes import (
     Child,
     Wire,
@@ -60,12 +61,35 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
             show.heads(stack, real)
         else:
             show.notes.append(
-                "no real heads: name a folder with --data or EDGE_RUNTIME_DATA to see some measured"
+                "no real heads: link their folder here as data, or name it with --data or EDGE_RUNTIME_DATA"
             )
         show.deliver()
-    show.compare()
+    delivery = show.compare()
     show.draw()
-    return show.finish((clock.monotonic_ns() - begun_ns) / 1e9)
+    return show.finish(delivery, (clock.monotonic_ns() - begun_ns) / 1e9)
+
+
+@dataclass(slots=True)
+class Run:
+    """One `edge-runtime run`, its `--out` file and how far that was read."""
+
+    child: Child
+    tail: Tail
+
+    def findings(self) -> list[Finding]:
+        """What it has reported so far."""
+        return findings.read(self.tail.path)
+
+
+@dataclass(slots=True)
+class Shown:
+    """What the acts have shown; None where one was left out or failed."""
+
+    live: LivePart | None = None
+    phantom: Measured | None = None
+    echo: EchoPart | None = None
+    heads: HeadsPart | None = None
+    last: RunReport | None = None  # of any run: all have the same model
 
 
 @dataclass(slots=True)
@@ -77,22 +101,12 @@ class Show:
     tell: Say
     progress: Say | None
     wire: Wire | None = None
-    live: LivePart | None = None
-    phantom: findings.Measured | None = None
-    echo_part: EchoPart | None = None
-    heads_part: HeadsPart | None = None
-    delivery: findings.Delivery | None = None
+    real: Heads | None = None
+    runs: list[Run] = field(default_factory=list)  # in the order of their start
+    shown: Shown = field(default_factory=Shown)
+    timeline: Timeline = field(default_factory=Timeline)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    outs: list[Path] = field(default_factory=list)  # of every run, in order
-    tail: findings.Tail = field(default_factory=lambda: findings.Tail(Path()))  # of the last run's
-    last: RunReport | None = None
-    begun_ns: int = 0  # of the live part
-    pending: int = 0
-    repeated: int = 0
-    real: Heads | None = None
-    files: dict[str, str] = field(default_factory=dict)
 
     # -------------------------------------------------------------- acts
 
@@ -116,12 +130,11 @@ class Show:
     def stream(self, stack: ExitStack) -> None:
         """A moving phantom at 30 frames a second, newest frame wins; the run is killed and started again."""
         self.say(f"live: a moving phantom of {LIVE_MM:.0f} mm at {FPS} frames/s for {self.seconds:g} s")
-        self.begun_ns = clock.monotonic_ns()
+        self.timeline.begun_ns = clock.monotonic_ns()
         before = self._run(stack, "live-killed", f"{LIVE}&frames=1000000", "--policy", "newest")
         self._watch(before, FIRST_FINDING_S, until_first=True)
         self._watch(before, BEFORE_KILL * self.seconds)
-        self._kill(before, "the run")
-        first = findings.read(self.outs[-1])
+        self._kill(before.child, "the run")
         rest_s = (1 - BEFORE_KILL) * self.seconds
         after = self._run(stack, "live", f"{LIVE}&frames={round(rest_s * FPS)}", "--policy", "newest")
         self._watch(after, FIRST_FINDING_S, until_first=True)
@@ -129,9 +142,9 @@ class Show:
         self._watch(after, rest_s + PART_S)
         report = self._report(after)
         if report is not None:
-            self.live = live_part(first, findings.read(self.outs[-1]), report, LIVE_MM)
+            self.shown.live = live_part(before.findings(), after.findings(), report, LIVE_MM)
 
-    def _cut_the_wire(self, run: Child, rest_s: float) -> None:
+    def _cut_the_wire(self, run: Run, rest_s: float) -> None:
         """Kills uplink and broker while the run goes on, and starts them again."""
         wire = self.wire
         if wire is None:
@@ -154,7 +167,7 @@ class Show:
         run = self._run(stack, "every", f"{STILL}&frames={STILL_FRAMES}", "--policy", "every")
         self._watch(run, PART_S)
         if self._report(run) is not None:
-            self.phantom = findings.measured(findings.read(self.outs[-1]), STILL_MM)
+            self.shown.phantom = findings.measured(run.findings(), STILL_MM)
 
     def echo(self, stack: ExitStack) -> None:
         """A real heart in front of a head model: what it says must be nothing."""
@@ -167,11 +180,9 @@ class Show:
         self._watch(run, PART_S)
         if self._report(run) is None:
             return
-        self.echo_part = echo_part(findings.read(self.outs[-1]))
-        if self.echo_part.in_millimetres:
-            self.problems.append(
-                f"echo: {self.echo_part.in_millimetres} frames of a heart were given millimetres"
-            )
+        self.shown.echo = echo = echo_part(run.findings())
+        if echo.in_millimetres:
+            self.problems.append(f"echo: {echo.in_millimetres} frames of a heart were given millimetres")
 
     def heads(self, stack: ExitStack, data: Path) -> None:
         """Real fetal heads against their published circumference."""
@@ -182,97 +193,83 @@ class Show:
         self.say(f"{len(self.real.true_mm)} real fetal heads, small to large")
         run = self._run(stack, "heads", f"folder:{self.real.folder}", "--policy", "every")
         self._watch(run, PART_S)
-        if self._report(run) is None:
-            return
-        found = findings.read(self.outs[-1])
-        self.heads_part = heads_part(found, self.real.true_mm, self.real.held_out)
+        if self._report(run) is not None:
+            self.shown.heads = heads_part(run.findings(), self.real.true_mm, self.real.held_out)
 
     def deliver(self) -> None:
         """Waits until the outbox is empty, then ends the wire."""
         state, wire = self.stage.state, self.wire
-        deadline_ns = clock.monotonic_ns() + int(DRAIN_S * 1e9)
-        self.pending = waiting(state)
         if wire is None:
             return
         self.say("delivering what still waits, until the cloud's receipt is there")
-        while self.pending and clock.monotonic_ns() < deadline_ns and not wire.dead():
+        deadline_ns = clock.monotonic_ns() + int(DRAIN_S * 1e9)
+        while (pending := waiting(state)) and clock.monotonic_ns() < deadline_ns and not wire.dead():
             if self.progress is not None:
-                self.progress(f"   {self.pending} records wait in the outbox")
+                self.progress(f"   {pending} records wait in the outbox")
             clock.sleep_s(LOOK_S)
-            self.pending = waiting(state)
         self.problems += wire.dead()
-        if self.pending:
-            self.problems.append(f"{self.pending} records were not delivered within {DRAIN_S:.0f} s")
+        if pending:
+            self.problems.append(f"{pending} records were not delivered within {DRAIN_S:.0f} s")
         self.problems += wire.stop()
-        repeated = wire.receive.answer().get("repeated", 0)
-        self.repeated = repeated if isinstance(repeated, int) else 0
 
-    def compare(self) -> None:
+    def compare(self) -> Delivery:
         """Everything that was reported against the database, and into one file."""
-        reported = [finding.finding_id for out in self.outs for finding in findings.read(out)]
-        write(self.stage.findings, b"".join(map(findings.whole_lines, self.outs)))
+        reported = [finding.finding_id for run in self.runs for finding in run.findings()]
+        write(self.stage.findings, b"".join(findings.whole_lines(run.tail.path) for run in self.runs))
         try:
             rows = findings.stored(self.stage.database)
         except EdgeError as exc:
             rows = []
             self.problems.append(str(exc))
-        self.delivery = findings.delivery(
+        delivery = findings.delivery(
             reported,
             rows,
             broker=self.wire.url if self.wire else None,
-            waiting=self.pending,
-            repeated=self.repeated,
+            waiting=waiting(self.stage.state),
+            repeated=self.wire.repeated() if self.wire else 0,
         )
-        if self.delivery.missing:
-            self.problems.append(f"{self.delivery.missing} reported findings are not in the database")
-        if self.delivery.twice:
-            self.problems.append(f"{self.delivery.twice} findings are there twice")
+        if delivery.missing:
+            self.problems.append(f"{delivery.missing} reported findings are not in the database")
+        if delivery.twice:
+            self.problems.append(f"{delivery.twice} findings are there twice")
+        return delivery
 
     def draw(self) -> None:
         """The overlay of up to three frames, and the measurement over time."""
         self.say("drawing")
-        live = self._findings("live-killed") + self._findings("live")
-        shown = [
+        panels = [
             exhibits.phantom(LIVE, LIVE_MM, self._findings("live")),
             exhibits.head(self.real, self._findings("heads")),
             exhibits.heart(echo_cine(), self._findings("echo")),
         ]
-        panels = [drawing.draw(panel) for panel in shown if panel is not None]
-        if panels:
-            drawing.save(drawing.side_by_side(panels), self.stage.overlay)
-            self.files["overlay"] = str(self.stage.overlay)
-            for at, panel in enumerate(panels):
-                drawing.save(panel, self.stage.work / f"panel-{at}.png")
-        if plot.draw(self.stage.measurement, live, LIVE_MM, self.events, self.begun_ns):
-            self.files["measurement"] = str(self.stage.measurement)
-        elif find_spec("matplotlib") is None:
+        pictures = [drawing.draw(panel) for panel in panels if panel is not None]
+        if pictures:
+            drawing.save(drawing.side_by_side(pictures), self.stage.overlay)
+            for at, picture in enumerate(pictures):
+                drawing.save(picture, self.stage.work / f"panel-{at}.png")
+        live = self._findings("live-killed") + self._findings("live")
+        drawn = plot.draw(self.stage.measurement, live, LIVE_MM, self.timeline, self.stage.work)
+        if not drawn and find_spec("matplotlib") is None:
             self.notes.append("no plot over time: pip install matplotlib, then run the demo again")
 
-    def finish(self, seconds: float) -> DemoReport:
+    def finish(self, delivery: Delivery, seconds: float) -> DemoReport:
         """The report, and the page made of it."""
         if self.progress is not None:
             self.progress("")
-        assert self.delivery is not None
-        last = self.last
+        shown, last = self.shown, self.shown.last
         report = DemoReport(
             ok=not self.problems,
             seconds=round(seconds, 1),
             model=last.model if last else "none",
             precision=last.precision if last else "none",
             backend=last.backend if last else "none",
-            live=self.live,
-            phantom=self.phantom,
-            echo=self.echo_part,
-            heads=self.heads_part,
-            killed=[event.what for event in self.events],
-            delivery=self.delivery,
-            files=Files(
-                folder=str(self.stage.folder),
-                summary=str(self.stage.summary),
-                findings=str(self.stage.findings),
-                overlay=self.files.get("overlay"),
-                measurement=self.files.get("measurement"),
-            ),
+            live=shown.live,
+            phantom=shown.phantom,
+            echo=shown.echo,
+            heads=shown.heads,
+            killed=[event.what for event in self.timeline.events],
+            delivery=delivery,
+            files=self._files(),
             problems=self.problems,
             notes=self.notes,
         )
@@ -282,18 +279,29 @@ class Show:
 
     # -------------------------------------------------------------- parts of acts
 
-    def _run(self, stack: ExitStack, name: str, source: str, *more: str) -> Child:
+    def _files(self) -> Files:
+        """Where everything is; of the pictures, those that were made."""
+        stage = self.stage
+        return Files(
+            folder=str(stage.folder),
+            summary=str(stage.summary),
+            findings=str(stage.findings),
+            overlay=str(stage.overlay) if stage.overlay.exists() else None,
+            measurement=str(stage.measurement) if stage.measurement.exists() else None,
+        )
+
+    def _run(self, stack: ExitStack, name: str, source: str, *more: str) -> Run:
         """Starts `edge-runtime run`; it is ended when the demo ends."""
         out = self.stage.work / f"{name}.jsonl"
-        self.outs.append(out)
-        self.tail = findings.Tail(out)
         command = edge_runtime(
             *("run", "--model", "fetal_head", "--source", source, "--state", str(self.stage.state)),
             *("--config", str(self.stage.config), "--out", str(out), "--json", *more),
         )
         child = Child(name, command, self.stage.work).start()
         stack.callback(child.stop)
-        return child
+        run = Run(child, Tail(out))
+        self.runs.append(run)
+        return run
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -301,11 +309,11 @@ class Show:
             self.progress("")
         self.tell(text)
 
-    def _watch(self, child: Child, seconds: float, *, until_first: bool = False) -> None:
-        """Lets time pass while `child` runs, with a line of progress: `seconds`, or less where it ends."""
+    def _watch(self, run: Run, seconds: float, *, until_first: bool = False) -> None:
+        """Lets time pass while `run` goes on, with a line of progress: `seconds`, or less where it ends."""
         deadline_ns = clock.monotonic_ns() + int(seconds * 1e9)
-        tail = self.tail
-        while child.running() and clock.monotonic_ns() < deadline_ns:
+        tail = run.tail
+        while run.child.running() and clock.monotonic_ns() < deadline_ns:
             clock.sleep_s(min(LOOK_S, max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9)))
             if tail.look() and self.progress is not None and tail.last is not None:
                 self.progress(self._progress_line(tail.last, tail.count))
@@ -324,11 +332,12 @@ class Show:
             self.problems.append(f"{child.name}: ended by itself ({child.complaint()})")
             return
         child.kill()
-        self.events.append(Event(clock.monotonic_ns(), what))
+        self.timeline.add(clock.monotonic_ns(), what)
         self.say(f"kill -9: {what}")
 
-    def _report(self, child: Child) -> RunReport | None:
+    def _report(self, run: Run) -> RunReport | None:
         """What an ended run printed; None, and a problem, when it failed."""
+        child = run.child
         if child.running():
             child.stop()
             self.problems.append(f"{child.name}: did not end within {PART_S:.0f} s and was stopped")
@@ -341,7 +350,7 @@ class Show:
         if status != 0 or report is None:
             self.problems.append(f"{child.name}: exit {status}: {child.complaint()}")
             return None
-        self.last = report
+        self.shown.last = report
         return report
 
     def _findings(self, name: str) -> list[Finding]:

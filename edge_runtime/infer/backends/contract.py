@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import BackendError
-from edge_runtime.infer.model import Precision
+from edge_runtime.infer.model import InputSpec, Precision
 
 State = Literal["free", "lent", "running", "done"]
 
@@ -29,7 +29,9 @@ class Slot:
     input: NDArray[Any]  # (1, 1, h, w) uint8 or float32: write here between acquire and submit
     outputs: Mapping[str, NDArray[Any]]  # by the graph's output names: read here between wait and release
     state: State = "free"
-    infer_ms: float = 0.0  # of the last inference alone, without its wait for the ones before it; set by `wait`
+    infer_ms: float = (
+        0.0  # of the last inference alone, without its wait for the ones before it; set by `wait`
+    )
 
 
 class Backend(Protocol):
@@ -121,6 +123,14 @@ def infer_once(backend: Backend, tensor: NDArray[Any]) -> dict[str, NDArray[Any]
         return {name: output.copy() for name, output in slot.outputs.items()}
     finally:
         backend.release(slot)
+
+
+def check_input(spec: InputSpec, name: str, dtype: np.dtype[Any], where: str) -> None:
+    """Raises BackendError where the manifest says another input than the graph has."""
+    if spec.name not in (None, name):
+        raise BackendError(f"{where}: model.toml says input {spec.name!r}, the graph's is {name!r}")
+    if spec.dtype not in (None, str(dtype)):
+        raise BackendError(f"{where}: model.toml says {spec.dtype} input, the graph's is {dtype}")
 
 
 def fix_shape(

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from edge_runtime import clock
 from edge_runtime.errors import BackendError
-from edge_runtime.infer.backends.contract import Ledger, Slot, fix_shape, make_slots
+from edge_runtime.infer.backends.contract import Ledger, Slot, check_input, fix_shape, make_slots
 from edge_runtime.infer.backends.table import accepted_precision
 from edge_runtime.infer.model import Model, Precision
 
@@ -37,11 +37,12 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and told once
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
             shape, dtype = _input_of(self._session, model)
+            check_input(model.manifest.input, self._session.get_inputs()[0].name, dtype, str(model.home))
             outputs = _output_shapes(self._session, shape, dtype)
         except BackendError:
             raise
@@ -106,7 +107,11 @@ def _input_of(session: Any, model: Model) -> tuple[tuple[int, int, int, int], np
 def _output_shapes(session: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, tuple[int, ...]]:
     """Found by running once: a graph may leave its output axes free."""
     results = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, dtype)})
-    return {output.name: result.shape for output, result in zip(session.get_outputs(), results, strict=True)}
+    named = dict(zip((output.name for output in session.get_outputs()), results, strict=True))
+    for name, result in named.items():
+        if result.dtype != np.float32:
+            raise BackendError(f"onnxruntime: output {name!r} is {result.dtype}, want float32")
+    return {name: result.shape for name, result in named.items()}
 
 
 def load(model: Model, precision: str, threads: int) -> OnnxRuntimeBackend:

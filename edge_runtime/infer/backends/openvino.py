@@ -9,18 +9,15 @@ for Python.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home on import
-import openvino as ov  # noqa: E402
+import openvino as ov
 
 from edge_runtime.errors import BackendError
-from edge_runtime.infer.backends.contract import Ledger, Slot, fix_shape, make_slots
+from edge_runtime.infer.backends.contract import Ledger, Slot, check_input, fix_shape, make_slots
 from edge_runtime.infer.backends.table import accepted_precision
 from edge_runtime.infer.model import Model, Precision
 
@@ -62,6 +59,9 @@ class OpenVinoBackend:
                     "ENABLE_CPU_PINNING": False,
                 },
             )
+            dtype = np.dtype(compiled.input(0).element_type.to_dtype())
+            check_input(model.manifest.input, compiled.input(0).any_name, dtype, str(model.home))
+            outputs = _output_shapes(compiled, model)
         except BackendError:
             raise
         except Exception as exc:
@@ -72,8 +72,6 @@ class OpenVinoBackend:
             raise BackendError(
                 f"{onnx}: asked OpenVINO for {precision}, it runs {ran}; choose --precision fp32"
             )
-        dtype = np.dtype(compiled.input(0).element_type.to_dtype())
-        outputs = {output.any_name: tuple(output.shape) for output in compiled.outputs}
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
         self._requests = [_bind(compiled, slot) for slot in self._ledger.slots]
 
@@ -132,6 +130,15 @@ def _fix_input(graph: Any, model: Model) -> tuple[int, int, int, int]:
             f"{where}: the model's input is {graph.input(0).element_type}, want uint8 or float32"
         )
     return shape
+
+
+def _output_shapes(compiled: Any, model: Model) -> dict[str, tuple[int, ...]]:
+    for output in compiled.outputs:
+        if output.element_type.to_dtype() != np.float32 or output.partial_shape.is_dynamic:
+            raise BackendError(
+                f"{model.home}: output {output.any_name!r} is {output.element_type} {output.partial_shape}, want float32 of a fixed shape"
+            )
+    return {output.any_name: tuple(output.shape) for output in compiled.outputs}
 
 
 def _bind(compiled: Any, slot: Slot) -> Any:

@@ -10,7 +10,6 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.model import Model, Precision
 
-
 # name -> (module:function, the library it needs, how to get it)
 BACKENDS = {
     "openvino": (

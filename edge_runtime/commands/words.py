@@ -1,4 +1,7 @@
-"""Reason codes and statuses in plain words, for the demo's reader. The codes themselves stay in every file."""
+"""Reason codes in plain words, for every command that talks to a person.
+
+The codes themselves stay in every file. Knows no model: what is said here must hold of a head, a lung and an artery.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ _WORDS: dict[Reason, str] = {
     Reason.BLURRED: "the image is blurred",
     Reason.LOW_GAIN: "the gain is too low",
     Reason.MODALITY_MISMATCH: "it is another kind of imaging",
-    Reason.FOREIGN_IMAGE: "it does not look like a fetal head",
-    Reason.STRUCTURE_NOT_FOUND: "no head was found",
+    Reason.FOREIGN_IMAGE: "it does not look like what this model was made for",
+    Reason.STRUCTURE_NOT_FOUND: "nothing was found to measure",
     Reason.LOW_CONFIDENCE: "the model is not sure enough",
     Reason.MODEL_OUTPUT_INVALID: "the model's answer cannot be used",
     Reason.NO_MEASUREMENT_DEFINED: "there is nothing to measure",
     Reason.CUT_BY_BORDER: "the outline is cut off by the border",
-    Reason.SHAPE_NOT_ELLIPTIC: "the outline is not a head's ellipse",
+    Reason.SHAPE_NOT_ELLIPTIC: "the outline is not the ellipse it should be",
     Reason.SEVERAL_PARTS: "the outline is in several parts",
-    Reason.LUNG_MISSING: "a lung is missing",
+    Reason.LUNG_MISSING: "only one lung was found",
     Reason.OUT_OF_RANGE: "the value is outside the plausible range",
-    Reason.ATYPICAL_RATIO: "width and length do not go together as in most heads",
+    Reason.ATYPICAL_RATIO: "width and length do not go together as they mostly do",
     Reason.SPACING_MISSING: "nothing says how large a pixel is",
     Reason.SPACING_ZERO: "the file says that a pixel has no size",
     Reason.SPACING_IMPLAUSIBLE: "the file's pixel size is implausible",
@@ -59,7 +62,7 @@ def in_words(reason: Reason | str) -> str:
 
 
 def listed(counts: dict[str, int], most: int = 3) -> str:
-    """The commonest reasons in words with how often each came: `no head was found (21), ...`."""
+    """The commonest reasons in words with how often each came: `the image is blurred (21), ...`."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{in_words(reason)} ({times})" for reason, times in ordered[:most])
 
