@@ -16,6 +16,7 @@ from edge_runtime.errors import ConfigError
 T = TypeVar("T")
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+MOST_MB = 1_000_000
 Topic = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -33,8 +34,8 @@ class Site(Table, frozen=True):
 class JournalLimits(Table, frozen=True):
     """What the state directory may grow to. The reserve is kept free for findings when the disk is full."""
 
-    quota_mb: Positive = 512
-    reserve_mb: Annotated[float, msgspec.Meta(ge=0)] = 64
+    quota_mb: Annotated[float, msgspec.Meta(gt=0, le=MOST_MB)] = 512
+    reserve_mb: Annotated[float, msgspec.Meta(ge=0, le=MOST_MB)] = 64
 
 
 class Capture(Table, frozen=True):

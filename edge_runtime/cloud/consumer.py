@@ -22,7 +22,15 @@ from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.link import Broker, Link, Message, Received, Settings, Tls
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics, parse_event
-from edge_runtime.sync.wire import MAX_RANGES, RECEIPT_CONTENT_TYPE, Receipt, Seq, encode_receipt, ranges_of
+from edge_runtime.sync.wire import (
+    MAX_RANGES,
+    RECEIPT_CONTENT_TYPE,
+    Receipt,
+    Seq,
+    encode_receipt,
+    one_line,
+    ranges_of,
+)
 from edge_runtime.types import SCHEMA_VERSION
 
 ACCEPTED_MAJORS = (1,)  # N and N-1, once there is an N-1
@@ -138,7 +146,7 @@ def judge(received: Received, received_at: str) -> Judged:
 
 def _poison(received: Received, reason: str, received_at: str) -> Poison:
     digest = hashlib.sha256(received.topic.encode() + b"\0" + received.payload).hexdigest()
-    return Poison(digest, received.topic, reason, received_at, received.payload)
+    return Poison(digest, received.topic, one_line(reason), received_at, received.payload)
 
 
 def receipts_for(batch: Sequence[Judged]) -> list[Message]:
@@ -290,7 +298,7 @@ class Consumer:
         poison = [one.poison for one in batch if one.poison is not None]
         result = self._store.put(rows, poison)
         if poison:
-            self._notice(f"{poison[-1].topic}: quarantined, {poison[-1].reason}")
+            self._notice(f"{one_line(poison[-1].topic)}: quarantined, {poison[-1].reason}")
         self.report.messages += len(batch)
         self.report.stored += result.findings
         self.report.events += result.events

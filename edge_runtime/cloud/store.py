@@ -82,7 +82,6 @@ class PutResult:
 
     findings: int
     events: int
-    quarantined: int
 
 
 class RowRefusedError(UplinkError):
@@ -104,11 +103,16 @@ def open_store(url: str) -> Store:
 
     Raises ConfigError for a URL or a missing driver, UplinkError when the database cannot be reached.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as exc:  # whose text may hold the password
+        raise ConfigError("store: not a URL; want sqlite:///file or postgresql://user@host/database") from exc
     if scheme == "sqlite":
         name = url.removeprefix("sqlite:///")
         if name == url or not name:
             raise ConfigError(f"store {url}: want sqlite:///file.db (relative) or sqlite:////path/file.db")
+        if not Path(name).parent.is_dir():
+            raise ConfigError(f"store {url}: no folder {Path(name).parent}; make it, or name another")
         return SqliteStore(Path(name))
     if scheme in ("postgresql", "postgres"):
         return PostgresStore(url)
@@ -116,33 +120,54 @@ def open_store(url: str) -> Store:
 
 
 class SqliteStore:
-    """A file, in write-ahead mode with a full sync per commit."""
+    """A file, in write-ahead mode with a full sync per commit. After an outage the next `put` opens it anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._db = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._db is not None:
+            return self._db
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = open_db(path, create=True)
+            db = open_db(self._path, create=True)
+        except sqlite3.Error as exc:
+            raise UplinkError(f"store {self._path}: cannot be opened ({exc})") from exc
+        try:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
+                raise ConfigError(
+                    f"store {self._path}: a device's journal; want a database of the cloud's own"
+                )
             for table in _TABLES:
-                self._db.execute(table.format(blob="BLOB"))
-        except (sqlite3.Error, OSError) as exc:
-            raise UplinkError(f"store {path}: cannot be opened ({exc})") from exc
+                db.execute(table.format(blob="BLOB"))
+        except sqlite3.Error as exc:
+            db.close()
+            raise UplinkError(f"store {self._path}: cannot be opened ({exc})") from exc
+        except ConfigError:
+            db.close()
+            raise
+        return db
 
     def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        self._db = db = self._connect()
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            result = PutResult(*_put(self._db, rows, poison, "?"))
-            self._db.execute("COMMIT")
-        except (sqlite3.Error, OverflowError, UnicodeError) as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(exc, sqlite3.OperationalError):
-                raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
+            db.execute("BEGIN IMMEDIATE")
+            result = PutResult(*_put(db, rows, poison, "?"))
+            db.execute("COMMIT")
+        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
+        except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
+            self.close()
+            raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
         return result
 
     def close(self) -> None:
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
 
 class PostgresStore:
@@ -154,6 +179,12 @@ class PostgresStore:
         except ImportError as exc:
             raise ConfigError(
                 f"store postgresql: needs psycopg; pip install 'edge-runtime[cloud]' ({exc})"
+            ) from exc
+        try:
+            import_module("psycopg.conninfo").conninfo_to_dict(url)
+        except self._psycopg.Error as exc:  # whose text may hold the password
+            raise ConfigError(
+                "store postgresql: not a URL that PostgreSQL reads; want postgresql://user:password@host:port/database"
             ) from exc
         self._url = url
         self._db: Any = None
@@ -185,8 +216,10 @@ class PostgresStore:
             with self._db.transaction(), self._db.cursor() as cursor:
                 result = PutResult(*_put(cursor, rows, poison, "%s"))
             self._db.commit()
-        except self._psycopg.DataError as exc:
-            self._db.rollback()
+        except (
+            *(self._psycopg.DataError, self._psycopg.IntegrityError),
+            *(OverflowError, UnicodeError),
+        ) as exc:  # `transaction` has rolled back
             raise RowRefusedError(f"store {self._where()}: row refused ({_first_line(exc)})") from exc
         except self._psycopg.Error as exc:
             self._db.close()
@@ -198,14 +231,14 @@ class PostgresStore:
             self._db.close()
 
 
-def _put(cursor: Any, rows: Sequence[StoreRow], poison: Sequence[Poison], mark: str) -> tuple[int, int, int]:
-    """Runs the three inserts with this driver's placeholder; how many rows each really added."""
+def _put(cursor: Any, rows: Sequence[StoreRow], poison: Sequence[Poison], mark: str) -> tuple[int, int]:
+    """Runs the three inserts with this driver's placeholder; how many findings and events were new."""
     findings = [row.values() for row in rows if row.kind == "finding"]
     events = [row.values() for row in rows if row.kind == "event"]
+    _insert(cursor, "quarantine", _QUARANTINE, [one.values() for one in poison], mark)
     return (
         _insert(cursor, "findings", _columns("finding_id"), findings, mark),
         _insert(cursor, "events", _columns("event_id"), events, mark),
-        _insert(cursor, "quarantine", _QUARANTINE, [one.values() for one in poison], mark),
     )
 
 

@@ -24,7 +24,7 @@ class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_rows(state: Path, *, which: Which = "pending", limit: int = 20) -> list[ListedRow]:
     """The oldest `limit` records. Raises JournalError when there is no readable journal."""
-    with Outbox(state) as outbox:
+    with Outbox(state, reading=True) as outbox:
         rows = list(islice(outbox.records(which), limit))
         reasons = outbox.reasons(row.seq for row in rows)
     return [
@@ -42,13 +42,13 @@ def list_rows(state: Path, *, which: Which = "pending", limit: int = 20) -> list
 
 def stats(state: Path) -> OutboxStats:
     """How much waits, was delivered, was rejected, and how old the oldest waiting record is."""
-    with Outbox(state) as outbox:
+    with Outbox(state, reading=True) as outbox:
         return outbox.stats()
 
 
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
     """Each record as it was reported, one line of JSON each, with the newline; for stdout."""
-    with Outbox(state) as outbox:
+    with Outbox(state, reading=True) as outbox:
         for row in outbox.records(which):
             yield row.body + b"\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings, ReceiveReport
 from edge_runtime.cloud.store import open_store
 from edge_runtime.commands.stopping import stop_on_signals
+from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link import Broker, Tls
 
 
@@ -31,6 +33,8 @@ def run(
 
     Raises ConfigError for a wrong URL, UplinkError when the store or the broker was never reached.
     """
+    if idle_exit_s is not None and not 0 < idle_exit_s < math.inf:
+        raise ConfigError(f"--idle-exit: want a number of seconds above 0, got {idle_exit_s}")
     tls = Tls(ca, cert, key)
     where = Broker.parse(broker)
     if where.secure:

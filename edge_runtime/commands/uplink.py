@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_runtime.commands.stopping import stop_on_signals
+from edge_runtime.config import Site
+from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link import Broker, Tls
 from edge_runtime.sync.session import UplinkReport
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
+
+
+HERE = Site()
 
 
 def run(
@@ -18,17 +24,21 @@ def run(
     ca: Path | None = None,
     cert: Path | None = None,
     key: Path | None = None,
-    tenant: str = "default",
-    site: str = "default",
+    tenant: str = HERE.tenant,
+    site: str = HERE.site,
     once: bool = False,
     timeout_s: float = 60.0,
     on_notice: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[UplinkReport], None] = lambda report: None,
 ) -> UplinkReport:
-    """Runs until SIGINT or SIGTERM; with `once`, until all is delivered, or UplinkError after `timeout_s`.
+    """Runs until SIGINT or SIGTERM; with `once`, until all is delivered.
+
+    With `once`, UplinkError when rows remain after `timeout_s`, or when the cloud rejected some.
 
     `on_notice` gets one line whenever something changes, `on_progress` the figures four times a second.
     """
+    if not 0 < timeout_s < math.inf:
+        raise ConfigError(f"--timeout: want a number of seconds above 0, got {timeout_s}")
     tls = Tls(ca, cert, key)
     settings = UplinkSettings(Broker.parse(broker), tls, tenant, site)
     if settings.broker.secure:

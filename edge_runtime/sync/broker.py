@@ -60,12 +60,15 @@ class Broker:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as exc:
-            raise ConfigError(f"broker: {wanted} ({exc})") from exc
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+            host = (parts.hostname or "").encode("idna")  # what the look-up will do with it
+        except ValueError as exc:  # whose text may hold the password
+            raise ConfigError(f"broker: not a URL with a host name and a port; {wanted}") from exc
+        if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0 or parts.path not in ("", "/"):
             raise ConfigError(f"broker {parts.scheme}://{parts.hostname or ''}: {wanted}")
         secure = parts.scheme == "mqtts"
-        return cls(parts.hostname, port or (8883 if secure else 1883), secure, parts.username, parts.password)
+        return cls(
+            parts.hostname or "", port or (8883 if secure else 1883), secure, parts.username, parts.password
+        )
 
     def __str__(self) -> str:  # without the password
         return f"{'mqtts' if self.secure else 'mqtt'}://{self.host}:{self.port}"

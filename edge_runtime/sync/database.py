@@ -8,6 +8,7 @@ Knows nothing about findings; the journal writes rows and the outbox reads them.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -78,13 +79,26 @@ def open_db(path: Path, *, quota_bytes: int | None = None, create: bool = False)
     try:
         if quota_bytes is None and _has_tables(db):
             row = db.execute("SELECT value FROM meta WHERE key = 'quota_bytes'").fetchone()
-            quota_bytes = int(row[0]) if row else None
+            quota_bytes = _number(row[0], "quota_bytes") if row else None
         for pragma in pragmas(quota_bytes):
             _patiently(db, pragma)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def open_unwritable(path: Path) -> sqlite3.Connection:
+    """A connection for reading where nothing can be written, not even SQLite's own files beside the database.
+
+    sqlite3.OperationalError when there is a write-ahead log: SQLite would read past it, and miss its rows.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size > 0:
+        raise sqlite3.OperationalError(
+            f"read-only, and {log.name} is not empty: copy the directory elsewhere"
+        )
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
 def _has_tables(db: sqlite3.Connection) -> bool:
@@ -118,13 +132,19 @@ def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int
 
 
 def read_meta(db: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """The facts of a database; JournalError when a newer version of this program made it."""
+    """The facts of a database; JournalError when a newer version made it, DatabaseError when they are damaged."""
     meta = dict(db.execute("SELECT key, value FROM meta"))
-    if int(meta.get("schema", SCHEMA_VERSION)) > SCHEMA_VERSION:
+    if _number(meta.get("schema", str(SCHEMA_VERSION)), "schema") > SCHEMA_VERSION:
         raise JournalError(
             f"{path}: made by a newer version (schema {meta['schema']}, known {SCHEMA_VERSION}); update"
         )
     return meta
+
+
+def _number(text: str, key: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", str(text)):
+        raise sqlite3.DatabaseError(f"malformed: {key} in meta is {text!r}")
+    return int(text)
 
 
 def check(db: sqlite3.Connection) -> None:

@@ -26,13 +26,14 @@ from edge_runtime.sync.state import (
     DirectoryLock,
     Reserve,
     device_id,
+    file_mark,
     make_state_dir,
     site_key,
     sync_dir,
     unwritable,
 )
 
-__all__ = ["Batch", "Journal", "Stamp", "open_db"]
+__all__ = ["Batch", "Journal", "Stamp"]
 
 DEFAULT_RESERVE_BYTES = 64 * 2**20
 EVICT_ROWS = 16  # per step; a full quota gives up a hundredth at once, so that it is rarely asked
@@ -56,6 +57,7 @@ class Journal:
         self._damage: sqlite3.Error | None = None  # found while writing: the next batch begins a new database
         self._mutex = threading.Lock()
         self._retake_ns = 0
+        self._last_seq = 0  # the last number that was told
         make_state_dir(state_dir)
         try:
             self._key = site_key(state_dir)
@@ -69,6 +71,7 @@ class Journal:
             raise unwritable(state_dir, exc) from exc
         try:
             self._db = self._open_making_room()
+            self._mark_file()
         except BaseException:
             self._lock.close()
             raise
@@ -107,15 +110,6 @@ class Journal:
     def epoch(self) -> str:
         return self._meta["epoch"]
 
-    @property
-    def site_key_id(self) -> str:
-        return self._key.key_id
-
-    @property
-    def reserve_held(self) -> bool:
-        """False once the disk was full and the room kept for findings is being used."""
-        return self._reserve.held
-
     def pseudonym(self, text: str) -> str:
         """24 hex digits that stand for `text` at this site: HMAC-SHA256 under the site key."""
         return self._key.pseudonym(text)
@@ -127,32 +121,37 @@ class Journal:
         Raises JournalError, one line that begins with NOT RECORDING, when nothing can be written.
         """
         with self._mutex:
-            self._retake_reserve()
-            next_seq = self._begin()  # first: it may have begun a new epoch
+            with self._disk_errors_told():
+                next_seq = self._begin()  # first: it may have begun a new epoch
             batch = Batch(self.device_id, self.epoch, next_seq)
             try:
                 yield batch
             except BaseException:
                 self._rollback()
                 raise
-            self._commit(batch)
+            with self._disk_errors_told():
+                self._commit(batch)
+
+    @contextmanager
+    def _disk_errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise unwritable(self.state_dir, exc) from exc
 
     # ------------------------------------------------------------ writing
 
     def _begin(self) -> int:
         """Starts the transaction and returns the next number; from here on no other process can take it."""
         try:
-            if self._damage is not None:
-                raise self._damage
+            self._retake_reserve()
             self._follow_path()
             self._bound_wal()
             return self._begin_once()
         except sqlite3.Error as exc:
             self._rollback()
             if database.is_corrupt(exc):
-                self._db.close()
-                self._db = self._set_aside(exc)
-                self._damage = None
+                self._open_anew(exc)
             else:
                 self._make_room(exc, 0)
         try:
@@ -172,6 +171,7 @@ class Journal:
             return
         try:
             self._write(batch.rows)
+            self._confirm(batch.rows)
             return
         except sqlite3.Error as exc:
             self._rollback()
@@ -183,6 +183,7 @@ class Journal:
                     "another process took this number while room was made; capture again"
                 )
             self._write(batch.rows)
+            self._confirm(batch.rows)
         except sqlite3.Error as exc:
             self._rollback()
             raise database.journal_error(self.state_dir, exc) from exc
@@ -192,18 +193,78 @@ class Journal:
         self._db.executemany(database.ADD_OUTBOX, [(row[0],) for row in rows])
         self._db.execute("COMMIT")
 
+    def _confirm(self, rows: list[Row]) -> None:
+        """What went into a file that is no longer at the path was not reported."""
+        if (what := self._what_happened()) is not None:
+            raise JournalError(f"NOT RECORDING: {self.path}: {what} while it was written; record again")
+        self._mark_file()
+        self._last_seq = rows[-1][0]
+
     def _rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    # ------------------------------------------------------------ room
+    # ------------------------------------------------------------ the file at the path
+
+    def _mark_file(self) -> None:
+        self._mark = file_mark(self.path)
+        self._size_bytes = self.path.stat().st_size
+        log = self.path.with_name(f"{DATABASE}-wal")
+        self._log_mark = file_mark(log) if log.exists() else None
+
+    def _what_happened(self) -> str | None:
+        """What somebody did to the file since it was opened; None when it is the same one and has not shrunk."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return "removed"
+        if (found.st_dev, found.st_ino) != self._mark:
+            return "replaced"
+        return "truncated" if found.st_size < self._size_bytes else None
 
     def _follow_path(self) -> None:
-        """Begins anew when somebody removed the file: SQLite would go on writing where nobody can read."""
-        if not self.path.exists():
-            self._db.close()
-            self._db = self._open_checked()
-            self.notices.append(f"{self.path}: removed by someone; a new epoch begins")
+        """Opens the file that is at the path now: SQLite would go on writing where nobody can read."""
+        if self._damage is not None:
+            self._open_anew(self._damage)
+        elif (what := self._what_happened()) is not None:
+            before = self.epoch
+            self._open_anew(None)
+            how = "it was read again" if self.epoch == before else f"epoch {self.epoch} begins"
+            self.notices.append(f"{self.path}: {what} by someone; {how}")
+
+    def _open_anew(self, damage: sqlite3.Error | None) -> None:
+        """Closes the file and opens the one at the path. When that fails nothing is open, and the next batch tries."""
+        if not self._lock.in_place():
+            raise JournalError(
+                f"NOT RECORDING: state directory {self.state_dir}: removed, renamed or emptied under way; start again"
+            )
+        self._db.close()
+        mark, self._mark, before = self._mark, (0, 0), self.epoch
+        try:
+            if damage is None:
+                self._park_log(mark)
+                self._db = self._open_or_set_aside(doubt=True)
+                if (
+                    self.epoch == before
+                    and self._db.execute(database.LAST_SEQ).fetchone()[0] < self._last_seq
+                ):
+                    damage = sqlite3.DatabaseError("an older copy, whose numbers were given already")
+                    self._db.close()
+            if damage is not None:
+                self._db = self._set_aside(damage)
+        except sqlite3.Error as exc:
+            raise self._cannot_open(exc) from exc
+        self._damage, self._last_seq = None, 0
+        self._mark_file()
+
+    def _park_log(self, mark: tuple[int, int]) -> None:
+        """Sets the log of a file that is gone aside: it would be replayed into the one that took its place."""
+        log = self.path.with_name(f"{DATABASE}-wal")
+        gone = not self.path.exists() or file_mark(self.path) != mark
+        if gone and log.exists() and file_mark(log) == self._log_mark:
+            self._rename_aside("-wal", "-shm")
+
+    # ------------------------------------------------------------ room
 
     def _bound_wal(self) -> None:
         """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
@@ -303,16 +364,17 @@ class Journal:
             else database.journal_error(self.state_dir, exc)
         )
 
-    def _open_or_set_aside(self) -> sqlite3.Connection:
+    def _open_or_set_aside(self, *, doubt: bool = False) -> sqlite3.Connection:
         try:
-            return self._open_checked()
+            return self._open_checked(doubt=doubt)
         except sqlite3.DatabaseError as exc:
             if not database.is_corrupt(exc):
                 raise
             return self._set_aside(exc)
 
-    def _open_checked(self) -> sqlite3.Connection:
-        unclean = self.path.with_name(f"{DATABASE}-wal").exists()  # before opening: that makes one
+    def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
+        """With `doubt`, all of it is read, whatever its size."""
+        unclean = doubt or self.path.with_name(f"{DATABASE}-wal").exists()  # before opening: that makes one
         db = open_db(self.path, quota_bytes=self._quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
@@ -334,13 +396,9 @@ class Journal:
                 f"NOT RECORDING: {self.path}: damaged ({cause}), and open in another process; end that one first"
             ) from cause
         try:
-            taken = {entry.name for entry in self.state_dir.iterdir()}
-            n = next(n for n in range(1, 10**6) if f"{DATABASE}.corrupt-{n}" not in taken)
-            aside = self.path.with_name(f"{DATABASE}.corrupt-{n}")
-            for suffix in ("-wal", "-shm", ""):  # a log left behind would be replayed into the new database
-                if (self.state_dir / (DATABASE + suffix)).exists():
-                    (self.state_dir / (DATABASE + suffix)).rename(f"{aside}{suffix}")
-            sync_dir(self.state_dir)
+            aside = self._rename_aside(
+                "-wal", "-shm", ""
+            )  # a log left behind would be replayed into the new one
             self.set_aside = aside
             self.notices.append(
                 f"{self.path}: damaged ({cause}); set aside as {aside.name}, a new epoch begins"
@@ -348,3 +406,14 @@ class Journal:
             return self._open_checked()
         finally:
             self._lock.share()
+
+    def _rename_aside(self, *suffixes: str) -> Path:
+        """Renames these of the database's files to a name that none of them has taken; which one."""
+        taken = {entry.name for entry in self.state_dir.iterdir()}
+        names = (f"{DATABASE}.corrupt-{n}" for n in range(1, 10**6))
+        aside = next(name for name in names if taken.isdisjoint({name, f"{name}-wal", f"{name}-shm"}))
+        for suffix in suffixes:
+            if DATABASE + suffix in taken:
+                (self.state_dir / (DATABASE + suffix)).rename(self.state_dir / (aside + suffix))
+        sync_dir(self.state_dir)
+        return self.state_dir / aside

@@ -19,7 +19,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
 from edge_runtime.sync import database
-from edge_runtime.sync.state import DATABASE, read_device_id
+from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.topics import EventKind
 from edge_runtime.sync.wire import SeqRange
 
@@ -58,7 +58,8 @@ class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
 class Outbox:
     """An open outbox, used by one thread. Raises JournalError when the database cannot be read or written."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, reading: bool = False) -> None:
+        """With `reading`, a directory that cannot be written will do."""
         self.state_dir = state_dir
         self._path = state_dir / DATABASE
         name = read_device_id(state_dir)
@@ -68,11 +69,29 @@ class Outbox:
             )
         self.device_id = name
         try:
-            self._db = database.open_db(self._path)
-            self._inode = self._path.stat().st_ino
+            self._db = self._open(reading)
+        except (sqlite3.Error, OSError) as exc:
+            raise self._unreadable(exc) from exc
+        try:
+            self._mark = file_mark(self._path)
             self.epoch = database.read_meta(self._db, self._path)["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
-            raise JournalError(f"state directory {state_dir}: findings.db cannot be read ({exc})") from exc
+            self._db.close()
+            raise self._unreadable(exc) from exc
+        except JournalError:
+            self._db.close()
+            raise
+
+    def _open(self, reading: bool) -> sqlite3.Connection:
+        try:
+            return database.open_db(self._path)
+        except sqlite3.OperationalError as exc:
+            if not (reading and any(word in str(exc) for word in ("unable to open", "readonly"))):
+                raise
+            return database.open_unwritable(self._path)
+
+    def _unreadable(self, exc: Exception) -> JournalError:
+        return JournalError(f"state directory {self.state_dir}: findings.db cannot be read ({exc})")
 
     def __enter__(self) -> Outbox:
         return self
@@ -86,8 +105,8 @@ class Outbox:
     def replaced(self) -> bool:
         """True once the journal has set this database aside and begun another: open that one."""
         try:
-            return self._path.stat().st_ino != self._inode
-        except FileNotFoundError:
+            return file_mark(self._path) != self._mark
+        except OSError:
             return True
 
     def pending(self, after_seq: int, limit: int) -> list[OutboxRow]:
@@ -182,9 +201,7 @@ class Outbox:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as exc:
-            raise JournalError(
-                f"state directory {self.state_dir}: findings.db cannot be read ({exc})"
-            ) from exc
+            raise self._unreadable(exc) from exc
 
 
 def _age_s(created_at: str) -> float:

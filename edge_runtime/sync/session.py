@@ -17,7 +17,7 @@ from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.link import NO_SUBSCRIBERS, Acked, Event, Link, Message
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.wire import CONTENT_TYPE, SeqRange, decode_receipt, outgoing
+from edge_runtime.sync.wire import CONTENT_TYPE, SeqRange, decode_receipt, one_line, outgoing
 from edge_runtime.types import SCHEMA_VERSION
 
 POLL_S = 0.1
@@ -150,8 +150,9 @@ class Session:
         try:
             payload = outgoing(row.kind, row.body)
         except UplinkError as exc:
-            self._ledger.notice(f"row {row.seq}: {exc}; kept here as a dead letter")
-            self._rejected.append(((row.seq, row.seq), str(exc)))
+            reason = one_line(str(exc))
+            self._ledger.notice(f"row {row.seq}: {reason}; kept here as a dead letter")
+            self._rejected.append(((row.seq, row.seq), reason))
             return
         message = Message(
             self._topics.event(row.kind),
@@ -207,7 +208,7 @@ class Session:
         if receipt.status == "stored":
             self._stored.extend(receipt.ranges)
         else:
-            reason = receipt.reason or "no reason given"
+            reason = one_line(receipt.reason or "no reason given")
             self._ledger.notice(
                 f"the cloud rejects {len(receipt.ranges)} range(s) of rows: {reason}; kept here"
             )

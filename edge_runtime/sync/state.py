@@ -75,8 +75,14 @@ class SiteKey:
 
 
 def site_key(state_dir: Path) -> SiteKey:
-    """The key of this state directory, made at first use; two processes at once get the same one."""
-    return SiteKey(_read_or_create(state_dir / "site.key", secrets.token_bytes(KEY_BYTES)))
+    """The key of this state directory, made at first use; two processes at once get the same one. JournalError."""
+    path = state_dir / "site.key"
+    try:
+        return SiteKey(_read_or_create(path, secrets.token_bytes(KEY_BYTES)))
+    except OSError as exc:
+        raise JournalError(
+            f"NOT RECORDING: {path}: cannot be read ({exc.strerror}); mend its owner or its mode"
+        ) from exc
 
 
 def device_id(state_dir: Path, remembered: str | None) -> str:
@@ -132,6 +138,12 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def file_mark(path: Path) -> tuple[int, int]:
+    """Which file is at `path` now: device and inode. OSError when there is none."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 class Reserve:
     """A file that keeps `size_bytes` of the disk for findings, given up when everything else is full."""
 
@@ -173,8 +185,17 @@ class DirectoryLock:
     """Shared by all who record here; alone for the moment in which a database is set aside."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._path = state_dir / "lock"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def in_place(self) -> bool:
+        """False once the directory was removed, renamed or emptied: another would not see this lock."""
+        held = os.fstat(self._fd)
+        try:
+            return file_mark(self._path) == (held.st_dev, held.st_ino)
+        except OSError:
+            return False
 
     def try_alone(self) -> bool:
         try:

@@ -26,6 +26,9 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import DeviceState, encode_state
 
 
+LONGEST_S = 1e9  # thirty years
+
+
 @dataclass(frozen=True, slots=True)
 class UplinkSettings:
     """Where to and how patiently; the defaults suit a device on a shared line."""
@@ -63,15 +66,15 @@ class Uplink:
         self._tries = 0
 
     def run(self, *, once: bool = False, timeout_s: float = 60.0) -> UplinkReport:
-        """With `once`, raises UplinkError, saying how many rows remain, when `timeout_s` was not enough.
+        """With `once`, raises UplinkError, saying how many rows remain after `timeout_s` or were rejected.
 
         Without, it lives until stopped, and waits where there is no database yet.
         """
         report = self._ledger.report
         if once:
-            self._deadline_ns = self._started_ns + int(timeout_s * 1e9)
+            self._deadline_ns = self._started_ns + int(min(timeout_s, LONGEST_S) * 1e9)
             with Outbox(self._state_dir):  # raises JournalError at once: there is nothing to wait for
-                pass
+                site_key(self._state_dir)
         finished = False
         while not finished and not self._over():
             try:
@@ -85,11 +88,20 @@ class Uplink:
                 self._notice(str(exc))
                 self._pause()
         self._progress()
-        if once and report.remaining and not self._stop.is_set():
-            raise UplinkError(self._what_remains(report.remaining, report.seconds))
+        if once and not self._stop.is_set():
+            if report.remaining or not finished:
+                raise UplinkError(self._what_remains(report.remaining, report.seconds))
+            if report.rejected:
+                raise UplinkError(
+                    f"uplink: the cloud rejected {report.rejected} rows, kept here; see `outbox list --which dead`"
+                )
         return report
 
-    def _what_remains(self, remaining: int, seconds: float) -> str:
+    def _what_remains(self, remaining: int | None, seconds: float) -> str:
+        if not remaining:
+            return (
+                f"uplink: not done after {seconds:.0f} s ({self._last_notice or 'the outbox was not read'})"
+            )
         held = f", {len(self._ledger.held)} of them held back" if self._ledger.held else ""
         why = f" ({self._last_notice})" if self._last_notice else ""
         return f"uplink: {remaining} rows remain in the outbox after {seconds:.0f} s{held}{why}"

@@ -16,6 +16,7 @@ from edge_runtime.sync.topics import EventKind
 from edge_runtime.types import SCHEMA_VERSION, ExamEvent, Finding
 
 RECEIPT_VERSION = 1
+REASON_CHARS = 200
 MAX_RANGES = 1000  # of one receipt: 20 kB at most
 CONTENT_TYPE: dict[EventKind, str] = {
     "finding": "application/vnd.edge-runtime.finding+json",
@@ -55,10 +56,15 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     status: Literal["stored", "rejected"]
     ranges: tuple[tuple[Seq, Seq], ...]
-    reason: str | None = None  # why they were rejected
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS)] | None = None  # why they were rejected
 
 
 _receipt = msgspec.json.Decoder(Receipt)
+
+
+def one_line(text: str) -> str:
+    """A reason that somebody else wrote, as it may be shown and stored: bounded, without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:REASON_CHARS])
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

@@ -81,7 +81,7 @@ def _interval(results: dict[str, Any]) -> str:
     for name, width in interval["half_width"].items():
         test = interval["test"][name]
         share = 100 * test["covered"] / test["of"]
-        unit = "%" if name == "cephalic_index" else "mm"
+        unit = "points" if name == "cephalic_index" else "mm"
         rows.append(
             (
                 name,
@@ -95,11 +95,11 @@ def _interval(results: dict[str, Any]) -> str:
 ## Intervals
 
 Split-conformal at {100 * 0.9:g} %, from the {interval["images"]} shown images of {interval["exams"]} exams
-of the conformal split; true diameters, and the true cephalic index (100 BPD / OFD, in %), are those of the
-mask's moment ellipse. Images of one exam count
-one by one. They hold for heads like these on average: not for each size or each scanner by itself. The floor
-of a length is that of the smallest tenth of the tune heads; one fitted to the tune split was tried first, covered too few of
-the test split's circumferences, and was given up for that.
+of the conformal split; true diameters and the true cephalic index (100 BPD / OFD, in points) are those of the
+mask's moment ellipse. Images of one exam count one by one. They hold for heads like these on average: not for
+each size or each scanner by itself. The floor of a length is that of the smallest tenth of the tune heads; one
+fitted to the tune split was tried first, covered too few of the test split's circumferences, and was given up
+for that.
 
 {table}
 """
@@ -194,8 +194,8 @@ shared with other work (seed {training["seed"]}), from a checkout with the `trai
     python -m models.training.export --weights build/fetal_head/weights.pt
 
 The schedule follows the clock, so another machine, or a busy one, gives other weights; the spread between
-repetitions was not measured. This card, `model.toml`, `model.onnx` and
-`test_subjects.txt` are written by the second command.
+repetitions was not measured. This card, `model.toml`, `model.onnx` and `test_subjects.txt` are written by the
+second command.
 """
 
 

@@ -196,9 +196,10 @@ def evaluate(model: Path) -> dict[str, Any]:
 
 
 def shown(seen: Seen, rule: dict[str, float]) -> bool:
-    """Whether a number would be shown."""
+    """Whether a number would be shown: there is one, and no limit of `rule` withholds it."""
     return (
-        seen.presence >= rule["min_presence"]
+        not math.isnan(seen.hc_mm)
+        and seen.presence >= rule["min_presence"]
         and seen.confidence >= rule["min_confidence"]
         and seen.ellipse_iou >= rule["min_ellipse_iou"]
     )

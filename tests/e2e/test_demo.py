@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -17,18 +18,25 @@ from typing import Any
 
 import cv2
 import msgspec
+import numpy as np
 import pytest
 
-from edge_runtime.codes import Reason, Status
+from edge_runtime.codes import Clock, Reason, Status
 from edge_runtime.commands import demo
-from edge_runtime.commands.demo import findings, page, stage, story
+from edge_runtime.commands.demo import drawing, findings, page, processes, stage, story
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.demo.report import DemoReport, Files
 from edge_runtime.commands.words import in_words, joined
 from edge_runtime.errors import ConfigError
+from edge_runtime.infer.model import load_model
+from edge_runtime.sync.journal import Stamp
 from tests.brokers import needs_mosquitto
+from tests.builders import finding
+from tests.real import DATA, needs_data
 
+ROOT = Path(__file__).resolve().parents[2]
+STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
 VERDICTS = re.compile(r"\b(good|normal|healthy|fine|safe)\b", re.IGNORECASE)
 
 
@@ -125,7 +133,10 @@ def test_after_three_kills_everything_reported_is_in_the_database_once(tmp_path:
     assert max(Counter(row[1:] for row in rows).values()) == 1
     assert report["delivery"]["reported"] == report["delivery"]["stored"] == len(told)
 
-    assert cv2.imread(str(out / "overlay.png")) is not None
+    overlay = cv2.imread(str(out / "overlay.png"))
+    assert overlay is not None
+    blue, green, red = (overlay[..., colour].astype(int) for colour in range(3))
+    assert np.count_nonzero((green > blue + 80) & (green > red + 80)) > 1000, "no contour in the picture"
     assert cv2.imread(str(out / "measurement.png")) is not None
     html = (out / "summary.html").read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") >= 3
@@ -188,10 +199,10 @@ def test_the_summary_is_short_and_says_the_main_things() -> None:
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 120
     for part in (
-        "214 of 216 frames analysed, 2 dropped, 29.9 frames/s; age p50 4.2 ms, p99 9.9 ms",
+        "214 of 216 frames analysed after the kill, 2 dropped, 29.9 frames/s; age p50 4.2 ms, p99 9.9 ms",
         "phantom of 250.0 mm: 251.2 mm (246.4 to 256.0)",
         "28 of 30 frames withheld, 2 given a size in pixels under caution",
-        "the outline is not a head's ellipse (20)",
+        "the outline is not the ellipse it should be (20)",
         "145 findings reported, 145 of them in the database, 0 missing, 0 twice",
         "the run, the uplink and the broker",
         "/tmp/edge-runtime-demo/summary.html",
@@ -219,6 +230,7 @@ def test_the_page_says_what_failed_before_anything_else() -> None:
 
 def test_an_offline_page_does_not_speak_of_arrival() -> None:
     html = page.render(made_up(delivery=OFFLINE))
+    assert "/tmp/" not in html
     assert "arrived" not in html.partition("Where to look next")[0]
     assert "151 records wait" in html
 
@@ -242,6 +254,59 @@ def test_a_list_is_joined_as_in_a_sentence() -> None:
         "a and b",
         "a, b and c",
     ]
+
+
+# ------------------------------------------------------------------ pictures and processes
+
+
+def test_the_plot_writes_nothing_into_the_home_and_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from edge_runtime.commands.demo import plot
+from tests.builders import finding
+from tests.e2e.test_demo import STAMP
+out = Path(sys.argv[1])
+before = dict(os.environ)
+assert plot.draw(out / "plot.png", [finding(STAMP)], 250.0, plot.Timeline(), out)
+assert dict(os.environ) == before
+"""
+    home, out = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    out.mkdir()
+    names = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+    env = {"HOME": str(home)} | {name: os.environ[name] for name in names if name in os.environ}
+    command = [sys.executable, "-c", program, str(out)]
+    subprocess.run(command, env=env, cwd=ROOT, timeout=60, check=True)
+    assert (out / "plot.png").stat().st_size > 0
+    assert list(home.iterdir()) == []
+
+
+def test_a_complaint_of_the_broker_is_told_without_its_seconds_since_1970(tmp_path: Path) -> None:
+    child = processes.Child("broker", [], tmp_path)
+    (tmp_path / "broker.log").write_text(
+        "1795234311: starting\n1795234311: Error: Address already in use\n\n"
+    )
+    assert child.complaint() == "Error: Address already in use"
+
+
+@pytest.mark.parametrize("reasons", [[], [Reason.BLURRED], list(Reason)])
+def test_the_reasons_under_a_picture_fit_into_its_lines(reasons: list[Reason]) -> None:
+    lines = drawing._reasons(finding(STAMP, reasons=tuple(reasons)))
+    assert len(lines) <= drawing.REASON_LINES
+    assert bool(lines) == bool(reasons)
+    widest = drawing.PANEL_W - 2 * drawing.MARGIN
+    assert all(drawing._font(drawing.SMALL).getlength(line) <= widest for line in lines)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_reason_alone_fits_under_a_picture(reason: Reason) -> None:
+    assert len(drawing._wrapped(in_words(reason))) <= drawing.REASON_LINES
+
+
+def test_the_words_of_a_reason_hold_of_any_anatomy() -> None:
+    said = " ".join(in_words(reason) for reason in Reason if reason is not Reason.LUNG_MISSING)
+    assert not re.search(r"\b(head|skull|lung|artery)\b", said)
 
 
 # ------------------------------------------------------------------ the comparison
@@ -286,11 +351,14 @@ def test_an_earlier_demo_is_made_anew_and_other_files_stay(tmp_path: Path) -> No
     assert not (first.work / "old.jsonl").exists()
 
 
-def test_a_folder_with_somebody_elses_cloud_db_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "cloud.db").write_text("theirs")
-    with pytest.raises(ConfigError, match=r"cloud\.db that no demo made"):
+@pytest.mark.parametrize("name", ["cloud.db", "thesis.docx", ".hidden"])
+def test_a_folder_with_files_that_no_demo_made_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("theirs")
+    with pytest.raises(ConfigError, match="no demo made it") as caught:
         stage.set_up(tmp_path)
-    assert (tmp_path / "cloud.db").read_text() == "theirs"
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "theirs"
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.9, 3601.0, float("nan")])
@@ -298,6 +366,50 @@ def test_a_length_that_leaves_no_room_for_a_kill_is_refused(tmp_path: Path, seco
     with pytest.raises(ConfigError, match="--seconds"):
         demo.demo(tmp_path / "demo", seconds, None, lambda text: None)
     assert not (tmp_path / "demo").exists()
+
+
+def with_heads(data: Path, header: str = "file,subject,hc_mm") -> Path:
+    (data / "fetal_head" / "images").mkdir(parents=True)
+    (data / "fetal_head" / "meta.csv").write_text(f"{header}\n")
+    return data
+
+
+def test_real_heads_are_looked_for_where_they_were_told_to_be_then_in_data_then_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("EDGE_RUNTIME_DATA", raising=False)
+    beside = with_heads(tmp_path / "shared" / "data")
+    assert stage.find_data(None) == beside
+    linked = with_heads(tmp_path / "elsewhere")
+    (project / "data").symlink_to(linked)
+    assert stage.find_data(None) == linked
+    told = with_heads(tmp_path / "told")
+    monkeypatch.setenv("EDGE_RUNTIME_DATA", str(told))
+    assert stage.find_data(None) == told
+    assert stage.find_data(linked) == linked
+
+
+def test_a_data_folder_of_another_kind_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_heads(tmp_path / "data", header="image,patient")
+    monkeypatch.setenv("EDGE_RUNTIME_DATA", str(tmp_path / "data"))
+    assert stage.find_data(None) is None
+
+
+@needs_data
+def test_the_heads_shown_are_of_exams_that_were_kept_out_of_training(tmp_path: Path) -> None:
+    heads = stage.choose_heads(DATA, tmp_path)
+    assert heads is not None
+    assert heads.held_out
+    assert len(heads.true_mm) == stage.HEADS
+    assert list(heads.true_mm.values()) == sorted(heads.true_mm.values())
+    kept = set((load_model("fetal_head").home / "test_subjects.txt").read_text().split())
+    with (heads.folder / "meta.csv").open(newline="") as file:
+        assert {row["subject"] for row in csv.DictReader(file)} <= kept
 
 
 def test_data_without_heads_is_refused_by_name(tmp_path: Path) -> None:

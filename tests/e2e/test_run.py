@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -352,7 +353,72 @@ def test_a_full_journal_says_not_recording_and_keeps_what_was_reported(tmp_path:
     assert 0 < len(findings(tmp_path / "f.jsonl")) < 600
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--out", "state/findings.db"], "state directory"),
+        (["--out", "stills/000000.png"], "file of the source"),
+        (["--masks", "stills"], "own folder"),
+        (["--record", "state"], "state directory"),
+        (["--exam", "Jane Roe"], "--exam"),
+        (["--out", "-", "--json"], "both want stdout"),
+    ],
+)
+def test_an_output_never_falls_on_an_input(tmp_path: Path, flags: list[str], told: str) -> None:
+    record_phantom(tmp_path)
+    first = sorted((tmp_path / "stills").iterdir())[0]
+    first.rename(tmp_path / "stills" / "000000.png")
+    before = (tmp_path / "stills" / "000000.png").read_bytes()
+    source = f"folder:{tmp_path / 'stills'}"
+    assert told in edge_runtime(*run(tmp_path, source, *flags), cwd=tmp_path).failed_in_one_line(2)
+    assert (tmp_path / "stills" / "000000.png").read_bytes() == before
+
+
+def test_a_full_out_is_told_and_the_findings_are_in_the_journal(tmp_path: Path) -> None:
+    line = edge_runtime(*run(tmp_path, PHANTOM, "--out", "/dev/full"), cwd=tmp_path).failed_in_one_line(1)
+    assert "outbox export" in line
+    exported = edge_runtime("outbox", "export", "--state", tmp_path / "state", cwd=tmp_path).out
+    assert exported.count('"finding_id"') >= 1
+
+
+def test_a_reader_of_stdout_that_leaves_is_no_error(tmp_path: Path) -> None:
+    command = shlex.join([*COMMAND, *map(str, run(tmp_path, PHANTOM, "--out", "-"))])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -1"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_stdout_is_never_printed_into_another_file(tmp_path: Path) -> None:
+    command = shlex.join([*COMMAND, *map(str, run(tmp_path, PHANTOM, "--out", "-"))])
+    done = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "stdout is closed" in done.stderr
+
+
 # ---------------------------------------------------------------- the command itself
+
+
+def test_nothing_is_written_or_called_outside_the_named_folders(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    done = edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path, env={"HOME": str(home)})
+    assert done.code == 0
+    assert list(home.iterdir()) == []
+    code = "import sys, edge_runtime.infer.backends.openvino; print(sys.modules['openvino_telemetry'])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "None"
+
+
+def test_a_confirmed_plane_makes_a_head_usable_and_gives_an_age_only_where_there_is_one(
+    tmp_path: Path,
+) -> None:
+    for circumference, names in ((200, 5), (70, 4)):
+        source = f"phantom:fetal_head?hc_mm={circumference}&frames=2"
+        edge_runtime(*run(tmp_path, source, "--out", "f.jsonl", "--plane-confirmed"), cwd=tmp_path)
+        for line in findings(tmp_path / "f.jsonl"):
+            assert line["status"] == "usable", line["reasons"]
+            assert len(line["measurements"]) == names
 
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:

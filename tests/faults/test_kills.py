@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -59,68 +61,75 @@ def drained_some(setting: Setting, share: float) -> bool:
     return len(stored(setting.store)) > share * len(setting.reported)
 
 
+@dataclass
+class Ends:
+    """The two processes at the ends of the wire; each may be killed and started again."""
+
+    setting: Setting
+    url: str
+    receive: subprocess.Popen[bytes]
+    uplink: subprocess.Popen[bytes]
+
+    def restart_receive(self) -> None:
+        kill(self.receive)
+        self.receive = start_receive(self.url, self.setting.store)
+
+    def restart_uplink(self) -> None:
+        kill(self.uplink)
+        self.uplink = start_uplink(self.setting.state, self.url)
+
+
+@contextmanager
+def both_ends(setting: Setting, url: str) -> Iterator[Ends]:
+    """Receiver and uplink within `with`; after it neither is left."""
+    ends = Ends(setting, url, start_receive(url, setting.store), start_uplink(setting.state, url))
+    try:
+        yield ends
+    finally:
+        kill(ends.uplink)
+        kill(ends.receive)
+
+
 def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
-    receive = start_receive(broker.url, setting.store)
-    sender = start_uplink(setting.state, broker.url)
-    try:
+    with both_ends(setting, broker.url) as ends:
         for share in (0.1, 0.4):
             until(lambda share=share: drained_some(setting, share))
-            kill(sender)
-            sender = start_uplink(setting.state, broker.url)
+            ends.restart_uplink()
         setting.check()
-    finally:
-        kill(sender)
-        kill(receive)
 
 
 def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
-    receive = start_receive(broker.url, setting.store)
-    sender = start_uplink(setting.state, broker.url)
-    try:
+    with both_ends(setting, broker.url) as ends:
         until(lambda: drained_some(setting, 0.2))
-        kill(receive)
-        receive = start_receive(broker.url, setting.store)
+        ends.restart_receive()
         setting.check()
-    finally:
-        kill(sender)
-        kill(receive)
 
 
 def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
-    receive = start_receive(broker.url, setting.store)
-    sender = start_uplink(setting.state, broker.url)
-    try:
+    with both_ends(setting, broker.url):
         for share in (0.1, 0.4):
             until(lambda share=share: drained_some(setting, share))
             broker.kill()
             broker.start()
         setting.check()
-    finally:
-        kill(sender)
-        kill(receive)
 
 
 def test_findings_reported_while_the_uplink_runs_are_delivered_within_a_second(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     setting = Setting(tmp_path, 1)
-    receive = start_receive(broker.url, setting.store)
-    sender = start_uplink(setting.state, broker.url)
-    try:
+    with both_ends(setting, broker.url):
         setting.check()
         setting.report(1)
         began = time.monotonic()
         until(lambda: len(stored(setting.store)) == 2)
         assert time.monotonic() - began < 2.0  # a second, on a busy machine two
-    finally:
-        kill(sender)
-        kill(receive)
 
 
 class _Crash(BaseException):

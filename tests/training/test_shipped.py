@@ -40,9 +40,10 @@ def test_the_model_takes_grey_bytes_and_gives_probabilities() -> None:
 
 @pytest.mark.parametrize("hc_mm", [120.0, 200.0, 300.0])
 def test_a_drawn_head_is_measured_within_three_percent(hc_mm: float) -> None:
-    network = evaluate.network_of(FOLDER / "model.onnx", "onnxruntime")
+    pipeline = evaluate.pipeline_of(FOLDER / "model.onnx", "onnxruntime")
     spec = PhantomSpec(hc_mm=hc_mm, seed=11)
-    seen = evaluate.look(network, render(spec, 3)[0], (spec.pixel_mm, spec.pixel_mm))
+    seen = evaluate.look(pipeline, evaluate.frame_of(render(spec, 3)[0], "phantom", spec.pixel_mm))
+    pipeline.close()
     assert seen.hc_mm == pytest.approx(hc_mm, rel=0.03)
 
 

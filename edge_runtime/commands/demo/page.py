@@ -47,10 +47,11 @@ dl { display: grid; grid-template-columns: minmax(90px, 130px) 1fr; gap: 10px 18
 dt { color: var(--quiet); } dd { margin: 0; max-width: 72ch; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px 14px;
   white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; margin: 8px 0; }
+pre span { display: inline-block; max-width: 100%; }
 .problem { border-left: 3px solid var(--alarm); padding-left: 14px; }
 footer { margin-top: 48px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--quiet); font-size: 14px; }
 @media (max-width: 1000px) { .panels { grid-template-columns: minmax(0, 600px); } }
-@media (max-width: 520px) { main { padding: 18px 14px 48px; } .tiles { grid-template-columns: 1fr 1fr; }
+@media (max-width: 520px) { main { padding: 18px 14px 48px; } .tiles { grid-template-columns: 1fr 1fr; } .tile b { font-size: 24px; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 12px; } }
 """
 
@@ -204,12 +205,17 @@ def _sentence(text: str) -> str:
 
 def _next(report: DemoReport) -> str:
     commands = ("edge-runtime outbox stats --state state", YOURS, "edge-runtime doctor")
-    said = "".join(f"<pre>{escape(command)}</pre>" for command in commands)
+    said = "".join(f"<pre>{_unbroken(command)}</pre>" for command in commands)
     arrived = "<b>cloud.db</b>, what arrived; " if report.delivery.broker else ""
     return (
         "<h2>Where to look next</h2><p>Beside this page: <b>findings.jsonl</b>, every finding as it was reported; "
         f"{arrived}<b>state/</b>, the device’s journal. In this folder, type:</p>{said}"
     )
+
+
+def _unbroken(command: str) -> str:
+    """A command that a narrow screen breaks between its words, and not after the dashes of a flag."""
+    return " ".join(f"<span>{escape(word)}</span>" for word in command.split())
 
 
 def _how(report: DemoReport) -> str:
