@@ -50,8 +50,12 @@ def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
 def _within(geometry: Geometry, full: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """`full` with nothing outside the region that the grid shows: what lies there was never looked at."""
     content = geometry.content
-    left, right = (round(geometry.offset_x + edge * geometry.step_x) for edge in (content.x0, content.x1))
-    top, bottom = (round(geometry.offset_y + edge * geometry.step_y) for edge in (content.y0, content.y1))
+    left, right = (
+        max(0, round(geometry.offset_x + edge * geometry.step_x)) for edge in (content.x0, content.x1)
+    )
+    top, bottom = (
+        max(0, round(geometry.offset_y + edge * geometry.step_y)) for edge in (content.y0, content.y1)
+    )
     full[:top] = 0
     full[bottom:] = 0
     full[:, :left] = 0

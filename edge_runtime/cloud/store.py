@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.database import open_db
+from edge_runtime.sync.state import file_mark
 from edge_runtime.sync.topics import EventKind
 
 _TABLES = (
@@ -124,33 +126,35 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db: sqlite3.Connection | None = None
-        self._db = self._connect()
+        self._db: sqlite3.Connection | None = self._open()
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._db is not None:
-            return self._db
+    def _open(self) -> sqlite3.Connection:
         try:
-            db = open_db(self._path, create=True)
-        except sqlite3.Error as exc:
+            with ExitStack() as on_failure:
+                db = open_db(self._path, create=True)
+                on_failure.callback(db.close)
+                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
+                    raise ConfigError(
+                        f"store {self._path}: a device's journal; want a database of the cloud's own"
+                    )
+                for table in _TABLES:
+                    db.execute(table.format(blob="BLOB"))
+                self._mark = file_mark(self._path)
+                on_failure.pop_all()
+        except (sqlite3.Error, OSError) as exc:
             raise UplinkError(f"store {self._path}: cannot be opened ({exc})") from exc
-        try:
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
-                raise ConfigError(
-                    f"store {self._path}: a device's journal; want a database of the cloud's own"
-                )
-            for table in _TABLES:
-                db.execute(table.format(blob="BLOB"))
-        except sqlite3.Error as exc:
-            db.close()
-            raise UplinkError(f"store {self._path}: cannot be opened ({exc})") from exc
-        except ConfigError:
-            db.close()
-            raise
         return db
 
+    def _in_place(self) -> bool:
+        try:
+            return file_mark(self._path) == self._mark
+        except OSError:
+            return False
+
     def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
-        self._db = db = self._connect()
+        self._db = db = self._db or self._open()
+        if not self._in_place():  # a receipt for a row in a file without a name would be a lie
+            raise UplinkError(f"store {self._path}: removed or replaced while open; start `receive` again")
         try:
             db.execute("BEGIN IMMEDIATE")
             result = PutResult(*_put(db, rows, poison, "?"))

@@ -13,7 +13,6 @@ from edge_runtime.sync.link import Broker, Tls
 from edge_runtime.sync.session import UplinkReport
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 
-
 HERE = Site()
 
 

@@ -25,7 +25,6 @@ from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import DeviceState, encode_state
 
-
 LONGEST_S = 1e9  # thirty years
 
 

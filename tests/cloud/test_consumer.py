@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edge_runtime.cloud.consumer import judge, receipts_for
+from edge_runtime.cloud.consumer import _poison, judge, receipts_for
 from edge_runtime.codes import Clock
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.link import Received
@@ -93,6 +94,15 @@ def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, rea
     (receipt,) = receipts_for([judged])
     told = decode_receipt(receipt.payload)
     assert (told.status, told.epoch, told.ranges) == ("rejected", "e1", ((7, 7),))
+
+
+def test_a_reason_is_bounded_and_clean_before_it_is_stored_and_sent() -> None:
+    judged = judge(changed(schema_version="\x1b[31m" + "x" * 5000), NOW)
+    noted = replace(judged, poison=_poison(judged.received, "\x1b[31m\n" + "x" * 5000, NOW))
+    assert noted.poison is not None
+    (receipt,) = receipts_for([noted])
+    reason = decode_receipt(receipt.payload).reason
+    assert reason == noted.poison.reason == "?[31m?" + "x" * 194
 
 
 @pytest.mark.parametrize(

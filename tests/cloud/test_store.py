@@ -16,6 +16,7 @@ import pytest
 
 from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow, open_store
 from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.sync.journal import Journal
 from tests.brokers import free_port
 
 ROW = StoreRow(
@@ -132,8 +133,8 @@ def test_events_have_their_own_table(store: Store, read: Reader) -> None:
 
 
 def test_poison_is_kept_byte_for_byte_and_once(store: Store, read: Reader) -> None:
-    assert store.put([], [POISON]).quarantined == 1
-    assert store.put([ROW], [POISON]).quarantined == 0
+    store.put([], [POISON])
+    store.put([ROW], [POISON])
     found = read("SELECT topic, reason, payload FROM quarantine")
     assert [(topic, reason, bytes(payload)) for topic, reason, payload in found] == [
         (POISON.topic, POISON.reason, POISON.payload)
@@ -170,6 +171,53 @@ def test_postgres_answers_only_when_the_disk_has_it_and_reconnects(postgres_url:
         store.put([ROW])
 
 
+def test_a_damaged_database_is_an_outage_and_never_a_refusal_of_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "cloud.db"
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        for n in range(100):
+            store.put([replace(ROW, id=f"f{n}", body="x" * 2000)])
+    damaged = bytearray(path.read_bytes())
+    damaged[8192:] = b"\xff" * (len(damaged) - 8192)
+    whole = path.read_bytes()
+    path.write_bytes(damaged)
+    with (
+        pytest.raises(UplinkError, match="malformed") as caught,
+        closing(open_store(f"sqlite:///{path}")) as store,
+    ):
+        store.put([replace(ROW, id="new")])
+    assert not isinstance(caught.value, RowRefusedError)
+    path.write_bytes(whole)
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        assert store.put([replace(ROW, id="new")]).findings == 1
+
+
+def test_a_database_that_was_replaced_takes_no_row_that_nobody_could_read(tmp_path: Path) -> None:
+    with closing(open_store(f"sqlite:///{tmp_path}/cloud.db")) as store:
+        store.put([ROW])
+        (tmp_path / "cloud.db").rename(tmp_path / "old.db")
+        with pytest.raises(UplinkError, match="removed or replaced"):
+            store.put([replace(ROW, id="f2")])
+
+
+def test_a_devices_journal_is_refused_as_a_store(tmp_path: Path) -> None:
+    Journal.open(tmp_path, reserve_bytes=0).close()
+    with pytest.raises(ConfigError, match="device's journal"):
+        open_store(f"sqlite:///{tmp_path}/findings.db")
+
+
+def test_a_store_in_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        open_store(f"sqlite:///{tmp_path}/nodir/cloud.db")
+    assert not (tmp_path / "nodir").exists()
+
+
+@pytest.mark.parametrize("wrong", ["postgresql://u:secret@[", "postgresql://u:secret%zz@h/d"])
+def test_a_password_is_in_no_message_about_a_wrong_store(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store(wrong)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("wrong", ["cloud.db", "sqlite://cloud.db", "sqlite:///", "mysql://h/d", ""])
 def test_a_wrong_store_url_is_a_usage_error(wrong: str) -> None:
     with pytest.raises(ConfigError, match="want"):
@@ -177,7 +225,6 @@ def test_a_wrong_store_url_is_a_usage_error(wrong: str) -> None:
 
 
 def test_a_store_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
     with pytest.raises(UplinkError, match="cannot be opened") as caught:
-        open_store(f"sqlite:///{tmp_path}/file/cloud.db")
+        open_store(f"sqlite:///{tmp_path}")
     assert "\n" not in str(caught.value)

@@ -88,6 +88,7 @@ def test_a_receipt_comes_back_as_it_was_sent_and_ignores_keys_it_does_not_know()
         b'{"v":1,"epoch":"e","status":"stored","ranges":[[2,1]]}',
         b'{"v":1,"epoch":"e","status":"stored","ranges":[[0,5]]}',
         b'{"v":1,"epoch":"e","status":"stored","ranges":[[1,2,3]]}',
+        b'{"v":1,"epoch":"e","status":"rejected","ranges":[[1,2]],"reason":"' + b"x" * 201 + b'"}',
     ],
 )
 def test_anything_else_than_a_receipt_confirms_nothing(payload: bytes) -> None:
