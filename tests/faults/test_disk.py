@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.commands import outbox
 from edge_runtime.errors import JournalError
+from edge_runtime.sync.database import open_unwritable
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
 from tests.builders import report
@@ -45,7 +48,7 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
     disk = mount("size=16m")
     reported: list[str] = []
     with Journal.open(disk / "state", reserve_bytes=4 * MIB) as journal:
-        assert journal.reserve_held
+        assert (disk / "state" / "reserve").exists()
         reported += [made.finding_id for made in report(journal, 20)]
         free = os.statvfs(disk)
         (disk / "holiday.mp4").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 8192)))
@@ -55,7 +58,7 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
         assert "\n" not in str(caught.value)
         assert len(journal.notices) == 1
         assert "reserve" in journal.notices[0]
-        assert not journal.reserve_held
+        assert not (disk / "state" / "reserve").exists()
         assert len(reported) > 600  # of 2.4 kB each; half the reserve is log and database at once
         with Outbox(disk / "state") as outbox:
             assert [row.id for row in outbox.records()] == reported
@@ -63,7 +66,7 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
         reported += [made.finding_id for made in report(journal, 10)]  # and it goes on as soon as it can
     with Journal.open(disk / "state", reserve_bytes=4 * MIB) as again, Outbox(disk / "state") as outbox:
         assert again.set_aside is None
-        assert again.reserve_held
+        assert (disk / "state" / "reserve").exists()
         assert [row.id for row in outbox.records()] == reported
         assert [row.seq for row in outbox.records()] == list(range(1, len(reported) + 1))
 
@@ -97,6 +100,25 @@ def test_a_disk_that_turns_read_only_in_the_middle_says_so(mount: Callable[[str]
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(JournalError, match="cannot be written"):
         Journal.open(disk / "state", reserve_bytes=0)
+
+
+def test_an_outbox_on_a_read_only_disk_can_be_read_and_not_changed(mount: Callable[[str], Path]) -> None:
+    disk = mount("size=6m")
+    with Journal.open(disk, reserve_bytes=0) as journal:
+        report(journal, 5)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert outbox.stats(disk).pending == 5
+    assert len(outbox.list_rows(disk)) == 5
+    assert len(list(outbox.lines(disk))) == 5
+    with pytest.raises(JournalError, match="findings.db cannot be read"):
+        outbox.requeue(disk)
+
+
+def test_rows_that_are_only_in_the_log_are_not_passed_over_on_a_read_only_disk(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, reserve_bytes=0) as journal:
+        report(journal, 5)
+        with pytest.raises(sqlite3.OperationalError, match="not empty"):
+            open_unwritable(tmp_path / "findings.db")
 
 
 def test_a_state_path_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:

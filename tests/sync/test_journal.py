@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.state import Reserve
+from edge_runtime.sync.state import Reserve, site_key
 from edge_runtime.types import encode
 from tests.builders import event, finding, report
 
@@ -152,9 +154,9 @@ def test_what_a_killed_process_has_reported_is_there_and_the_numbers_have_no_gap
 
 def test_device_key_and_epoch_outlive_the_process(state: Path) -> None:
     with Journal.open(state, reserve_bytes=0) as one:
-        before = (one.device_id, one.epoch, one.site_key_id, one.pseudonym("1.2.840"))
+        before = (one.device_id, one.epoch, site_key(state).key_id, one.pseudonym("1.2.840"))
     with Journal.open(state, reserve_bytes=0) as two:
-        assert (two.device_id, two.epoch, two.site_key_id, two.pseudonym("1.2.840")) == before
+        assert (two.device_id, two.epoch, site_key(state).key_id, two.pseudonym("1.2.840")) == before
     assert stat.S_IMODE((state / "site.key").stat().st_mode) == 0o600
 
 
@@ -238,6 +240,115 @@ def test_a_database_removed_under_us_is_begun_anew(journal: Journal, state: Path
     assert seqs(state) == [1]
 
 
+def test_a_database_that_another_file_was_moved_over_is_followed_and_nothing_is_told_that_is_not_at_the_path(
+    journal: Journal, state: Path, tmp_path: Path
+) -> None:
+    report(journal, 3)
+    with Journal.open(tmp_path / "other", reserve_bytes=0) as other:
+        report(other, 7)
+    (tmp_path / "other" / "findings.db").rename(state / "findings.db")
+    made = report(journal, 2)
+    assert [one.seq for one in made] == [8, 9]
+    assert seqs(state) == list(range(1, 10))
+    assert "replaced by someone" in journal.notices[-1]
+    assert list(state.glob("findings.db.corrupt-1-wal"))  # else it is replayed into the other file
+
+
+def test_a_file_that_is_no_database_moved_over_ours_is_set_aside(journal: Journal, state: Path) -> None:
+    report(journal, 3)
+    (state / "x").write_bytes(b"holiday" * 5000)
+    (state / "x").rename(state / "findings.db")
+    assert report(journal, 2)[0].seq == 1
+    assert seqs(state) == [1, 2]
+    assert journal.set_aside is not None
+    assert journal.set_aside.read_bytes() == b"holiday" * 5000
+
+
+def test_an_older_copy_moved_over_ours_gives_no_number_again(journal: Journal, state: Path) -> None:
+    report(journal, 3)
+    with closing(open_db(state / "findings.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    older = (state / "findings.db").read_bytes()
+    report(journal, 3)
+    epoch = journal.epoch
+    (state / "older").write_bytes(older)
+    (state / "older").rename(state / "findings.db")
+    made = report(journal, 1)[0]
+    assert (made.seq, made.epoch != epoch) == (1, True)
+    assert seqs(state) == [1]
+
+
+@pytest.mark.parametrize("left", [0, 5, PAGE_BYTES])
+def test_a_database_truncated_under_us_loses_nothing_that_is_told_afterwards(
+    journal: Journal, state: Path, left: int
+) -> None:
+    report(journal, 100)
+    with closing(open_db(state / "findings.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    report(journal, 1)
+    os.truncate(state / "findings.db", left)
+    told = [made.finding_id for made in report(journal, 2) + report(journal, 2)]
+    with Outbox(state) as outbox:
+        assert [row.id for row in outbox.records()][-4:] == told
+    assert "truncated by someone" in journal.notices[-1]
+
+
+def test_a_batch_whose_file_was_taken_away_under_way_is_not_reported(journal: Journal, state: Path) -> None:
+    with pytest.raises(JournalError, match=r"^NOT RECORDING: .*removed"), journal.batch() as batch:
+        record = finding(batch.stamp())
+        batch.add(record, encode(record))
+        (state / "findings.db").unlink()
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "emptied"])
+def test_a_state_directory_that_goes_away_is_one_clear_line_every_time(
+    journal: Journal, state: Path, tmp_path: Path, how: str
+) -> None:
+    report(journal, 1)
+    if how == "renamed":
+        state.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(state)
+    if how == "emptied":
+        state.mkdir()
+    for _ in range(3):
+        with pytest.raises(JournalError, match=r"^NOT RECORDING: .*removed, renamed or emptied") as caught:
+            report(journal, 1)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_opened_again_is_one_clear_line_until_it_can(
+    journal: Journal, state: Path
+) -> None:
+    report(journal, 1)
+    for path in state.glob("findings.db*"):
+        path.unlink()
+    (state / "findings.db").mkdir()
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"^NOT RECORDING: .*cannot be written"):
+            report(journal, 1)
+    (state / "findings.db").rmdir()
+    assert report(journal, 1)[0].seq == 1
+
+
+def test_a_database_whose_own_facts_are_damaged_is_set_aside(state: Path) -> None:
+    Journal.open(state, reserve_bytes=0).close()
+    with closing(sqlite3.connect(state / "findings.db", isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value = 'abc' WHERE key = 'schema'")
+    with pytest.raises(JournalError, match="schema in meta is 'abc'"):
+        Outbox(state)
+    with Journal.open(state, reserve_bytes=0) as journal:
+        assert journal.set_aside is not None
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "1e9"])
+def test_a_quota_or_reserve_without_end_is_a_usage_error(tmp_path: Path, size: str) -> None:
+    for key in ("quota_mb", "reserve_mb"):
+        (tmp_path / "config.toml").write_text(f"[journal]\n{key} = {size}\n")
+        with pytest.raises(ConfigError, match="config.toml"):
+            read_config(None, tmp_path)
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(state: Path) -> None:
     Journal.open(state, reserve_bytes=0).close()
     with closing(sqlite3.connect(state / "findings.db", isolation_level=None)) as db:
@@ -310,7 +421,6 @@ def test_a_quota_too_small_to_work_with_is_refused(state: Path) -> None:
 
 def test_the_reserve_is_real_room_and_comes_back(state: Path) -> None:
     with Journal.open(state, reserve_bytes=MIB) as journal:
-        assert journal.reserve_held
         assert (state / "reserve").stat().st_blocks * 512 >= MIB
     reserve = Reserve(state, MIB)
     assert reserve.release()
@@ -321,5 +431,5 @@ def test_the_reserve_is_real_room_and_comes_back(state: Path) -> None:
 def test_a_disk_without_room_for_the_reserve_is_said_and_used_all_the_same(state: Path) -> None:
     with Journal.open(state, reserve_bytes=2**60) as journal:
         assert "too little room" in journal.notices[0]
-        assert not journal.reserve_held
+        assert not (state / "reserve").exists()
         report(journal, 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.commands import outbox, uplink
+from edge_runtime.commands import outbox, receive, uplink
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
@@ -145,6 +145,33 @@ def test_once_with_an_empty_outbox_needs_no_broker(tmp_path: Path) -> None:
     assert uplink.run(tmp_path, "mqtt://127.0.0.1:1", once=True, timeout_s=1).remaining == 0
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_a_usage_error(state: Path, tmp_path: Path, timeout_s: float) -> None:
+    with pytest.raises(ConfigError, match="--timeout"):
+        uplink.run(state, "mqtt://127.0.0.1:1", once=True, timeout_s=timeout_s)
+    with pytest.raises(ConfigError, match="--idle-exit"):
+        receive.run("mqtt://127.0.0.1:1", f"sqlite:///{tmp_path}/c.db", idle_exit_s=timeout_s)
+
+
+def test_once_without_time_to_look_is_a_failure(state: Path) -> None:
+    settings = UplinkSettings(Broker.parse("mqtt://127.0.0.1:1"))
+    with pytest.raises(UplinkError, match="not done"):
+        Uplink(state, settings, threading.Event()).run(once=True, timeout_s=0.0)
+
+
+@pytest.mark.parametrize("kind", ["short", "directory"])
+def test_once_with_an_unusable_site_key_fails_at_once(state: Path, kind: str) -> None:
+    (state / "site.key").unlink()
+    if kind == "short":
+        (state / "site.key").write_bytes(b"xx")
+    else:
+        (state / "site.key").mkdir()
+    began = time.monotonic()
+    with pytest.raises(JournalError, match=r"site\.key"):
+        uplink.run(state, "mqtt://127.0.0.1:1", once=True, timeout_s=30)
+    assert time.monotonic() - began < 3
+
+
 def test_an_uplink_started_first_waits_for_the_journal_and_then_sends(tmp_path: Path) -> None:
     with Peer() as peer, running(tmp_path / "later", peer.url) as said:
         until(lambda: any("waiting for it" in line for line in said))
@@ -174,7 +201,18 @@ def test_a_host_that_never_answers_does_not_hold_up_a_stop(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost", "http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/path", "mqtt://h:x"]
+    "url",
+    [
+        "localhost",
+        "http://x",
+        "mqtt://",
+        "mqtt://h:99999",
+        "mqtt://h/path",
+        "mqtt://h:x",
+        "mqtt://h:0",
+        "mqtt://a..b",
+        f"mqtt://{'a' * 300}",
+    ],
 )
 def test_a_wrong_broker_url_is_a_usage_error(state: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="want mqtt"):
@@ -185,3 +223,7 @@ def test_a_password_is_in_no_message() -> None:
     broker = Broker.parse("mqtts://me:secret@host")
     assert (broker.port, broker.username, broker.password) == (8883, "me", "secret")
     assert "secret" not in f"{broker} {broker!r}"
+    for wrong in ("mqtt://me:secret@[", "mqtt://me:secret@h\u2100"):
+        with pytest.raises(ConfigError) as caught:
+            Broker.parse(wrong)
+        assert "secret" not in str(caught.value)
