@@ -136,6 +136,7 @@ class Reason(str, Enum):
     SPACING_REGION_WITHOUT_UNITS = "spacing_region_without_units"
     SPACING_SEVERAL_REGIONS = "spacing_several_regions"
     SPACING_OPERATOR = "spacing_operator"
+    SPACING_GEOMETRY_CHANGED = "spacing_geometry_changed"
     SPACING_CALIBRATION_UNKNOWN = "spacing_calibration_unknown"
     SPACING_AT_DETECTOR = "spacing_at_detector"
     SPACING_OUTSIDE_MODEL_RANGE = "spacing_outside_model_range"
@@ -162,6 +163,7 @@ _CAUTION = {
     Reason.SPACING_REGION_WITHOUT_UNITS,
     Reason.SPACING_SEVERAL_REGIONS,
     Reason.SPACING_OPERATOR,
+    Reason.SPACING_GEOMETRY_CHANGED,  # the operator's word was for a picture of another size
     Reason.SPACING_CALIBRATION_UNKNOWN,
     Reason.SPACING_AT_DETECTOR,
     Reason.PIXEL_ASPECT_ASSUMED,

@@ -33,6 +33,7 @@ from edge_runtime.errors import ConfigError, FrameError
 SCHEMA_VERSION = "1.0"
 
 MIN_SIDE_PX = 32  # smaller than any clinical image: a 1x1 is a mistake, not a frame
+MAX_COLOURED = 0.02  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
 MAX_PIXELS = 48_000_000  # the largest flat panel (43 cm at 0.1 mm: 4300 x 4300) is 18 million
 
 
@@ -82,6 +83,14 @@ class Origin:
     study_uid: str | None = None  # DICOM (0020,000D)
     subject: str | None = None  # `subject` of a folder's meta.csv
     frame_time_ms: float | None = None  # nominal, for pacing; None = not known
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
+
+def printable(name: str) -> str:
+    """`name` in one line that every encoding takes: bytes that are no UTF-8 and controls become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ _WORDS: dict[Reason, str] = {
     Reason.SPACING_REGION_WITHOUT_UNITS: "the file's scale has no units",
     Reason.SPACING_SEVERAL_REGIONS: "the file has several regions with different scales",
     Reason.SPACING_OPERATOR: "the pixel size was typed in by a person",
+    Reason.SPACING_GEOMETRY_CHANGED: "the pixel size that was typed in is for a picture of another size",
     Reason.SPACING_CALIBRATION_UNKNOWN: "how the pixel size was calibrated is not known",
     Reason.SPACING_AT_DETECTOR: "the pixel size holds at the detector, not in the body",
     Reason.SPACING_OUTSIDE_MODEL_RANGE: "the model was not made for pixels of this size",

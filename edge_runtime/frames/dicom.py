@@ -18,8 +18,8 @@ from edge_runtime.frames.dicom_header import DicomHeader, parse, read_header, tr
 from edge_runtime.frames.dicom_pixels import Display, PixelReader
 from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import Closeable, SourceOptions, bad_frame, frame_id
-from edge_runtime.frames.spacing import Resolved, prefer, resolve, with_operator
-from edge_runtime.types import BadFrame, Frame, Origin
+from edge_runtime.frames.spacing import Resolved, prefer, resolve, with_operator, without_operator
+from edge_runtime.types import BadFrame, Frame, Origin, printable
 
 
 def open_dicom(place: str, options: SourceOptions) -> DicomSource:
@@ -27,6 +27,8 @@ def open_dicom(place: str, options: SourceOptions) -> DicomSource:
     path = Path(place)
     if not path.exists():
         raise ConfigError(f"dicom:{place}: no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise ConfigError(f"dicom:{place}: neither a file nor a folder")
     if path.is_file():
         header = _check_single(path, options)
         return DicomSource([header], [], options, None)
@@ -115,7 +117,9 @@ def _check_single(path: Path, options: SourceOptions) -> DicomHeader:
     except FrameError as exc:
         raise ConfigError(str(exc)) from exc
     if header is None:
-        raise ConfigError(f"{path.name}: a DICOMDIR is an index; name the folder or an image instead")
+        raise ConfigError(
+            f"{printable(path.name)}: a DICOMDIR is an index; name the folder or an image instead"
+        )
     _resolve(header, options, None)
     return header
 
@@ -131,13 +135,13 @@ def _resolve(
     if meta is not None:
         found = prefer(found, meta.spacing(header.path.name))
     if first_hw not in (None, header.size_hw):
-        return found
-    return with_operator(found, options.spacing, options.force_spacing, header.path.name)
+        return without_operator(found, options.spacing)
+    return with_operator(found, options.spacing, options.force_spacing, header.origin.name)
 
 
 def _file_frames(header: DicomHeader, found: Resolved) -> Iterator[Frame | BadFrame]:
     """The frames of one file, numbered from 0. Raises SourceLostError where the file ends too early."""
-    name = header.path.name
+    name = header.origin.name
     try:
         file = header.path.open("rb")
     except OSError as exc:

@@ -25,7 +25,7 @@ from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import FrameError
 from edge_runtime.frames.source import frame_time_ms
 from edge_runtime.frames.spacing import SpacingTags, read_tags
-from edge_runtime.types import Origin, check_image_size
+from edge_runtime.types import Origin, check_image_size, printable
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote tag values
 
@@ -60,6 +60,10 @@ def translated(name: str, what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except PermissionError as exc:
+        raise FrameError(
+            f"{name}: permission denied; let this user read it", Reason.FRAME_UNREADABLE
+        ) from exc
     except DAMAGE as exc:
         raise FrameError(f"{name}: {what}", Reason.FRAME_UNREADABLE) from exc
 
@@ -84,7 +88,7 @@ class DicomHeader:
 
 def read_header(path: Path) -> DicomHeader | None:
     """What is known before decoding; None for a DICOMDIR. Raises FrameError for anything unusable."""
-    with translated(path.name, _DAMAGED), path.open("rb") as file:
+    with translated(printable(path.name), _DAMAGED), path.open("rb") as file:
         dataset, _ = parse(path, file)
         return None if dataset is None else _header(path, dataset)
 
@@ -128,7 +132,7 @@ def parse(path: Path, file: BinaryIO) -> tuple[Any | None, str]:
         if dataset.get(keyword) in (None, ""):
             raise _unusable(path, f"has pixel data but no {keyword}")
     _require_decoder(path, str(dataset.file_meta.get("TransferSyntaxUID") or ""))
-    check_image_size((int(dataset.Rows), int(dataset.Columns)), path.name)
+    check_image_size((int(dataset.Rows), int(dataset.Columns)), printable(path.name))
     _lift_shared(dataset)
     return dataset, vr
 
@@ -169,7 +173,7 @@ def _lift_shared(dataset: Any) -> None:
 
 
 def _unusable(path: Path, why: str) -> FrameError:
-    return FrameError(f"{path.name}: {why}", Reason.FRAME_UNREADABLE)
+    return FrameError(f"{printable(path.name)}: {why}", Reason.FRAME_UNREADABLE)
 
 
 def _frame_times(dataset: Any, frames: int) -> tuple[tuple[float, ...], float | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from types import TracebackType
@@ -140,7 +141,20 @@ def open_source(
     options = SourceOptions(fps, region, spacing_mm, force_spacing, limit)
     module, _, name = _SOURCES[scheme].partition(":")
     opener: Callable[[str, SourceOptions], Source] = getattr(import_module(module), name)
-    return opener(rest, options)
+    with _file_system(scheme, rest):
+        return opener(rest, options)
+
+
+@contextmanager
+def _file_system(scheme: str, place: str) -> Iterator[None]:
+    """What the file system refuses while a source is opened, as a ConfigError in one line."""
+    shown = place if len(place) <= 200 else f"{place[:200]}..."
+    try:
+        yield
+    except PermissionError as exc:
+        raise ConfigError(f"{scheme}:{shown}: permission denied; let this user read it") from exc
+    except OSError as exc:
+        raise ConfigError(f"{scheme}:{shown}: cannot be opened ({exc.strerror})") from exc
 
 
 def steady_s(index: int, fps: float | None, frame_time_ms: float | None) -> float:

@@ -186,6 +186,16 @@ def with_operator(found: Resolved, operator: Spacing | None, force: bool, where:
     return Resolved(spacing, Reason.SPACING_OPERATOR, found.region)
 
 
+def without_operator(found: Resolved, operator: Spacing | None) -> Resolved:
+    """`found` for a picture of another size than the operator's spacing was given for, and says so.
+
+    A caution that `found`'s own spacing carries is kept instead: it says more about these millimetres.
+    """
+    if operator is None or (found.spacing is not None and found.reason is not None):
+        return found
+    return replace(found, reason=Reason.SPACING_GEOMETRY_CHANGED)
+
+
 def read_tags(dataset: Any) -> SpacingTags:
     """The spacing tags of a pydicom dataset. A value that is no number becomes NaN, never an error."""
     return SpacingTags(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from edge_runtime.frames.source import (
     frame_time_ms,
     steady_s,
 )
-from edge_runtime.frames.spacing import Resolved, with_operator
+from edge_runtime.frames.spacing import Resolved, with_operator, without_operator
 from edge_runtime.types import BadFrame, Frame, Origin, check_image_size
 
 _COUNTED = frozenset(
@@ -37,14 +38,26 @@ def open_video(place: str, options: SourceOptions) -> VideoSource:
     if options.region is not None:
         raise ConfigError("--region: a video has no regions; leave it out")
     if not path.is_file():
-        raise ConfigError(f"video:{place}: {'is a folder' if path.is_dir() else 'no such file'}")
+        why = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else "no such file"
+        raise ConfigError(f"video:{place}: {why}")
     with path.open("rb") as file:
         start = file.read(4096)
     if start[128:132] == b"DICM":  # it would be read past its own tags: no modality, no study, no spacing
         raise ConfigError(f"video:{place}: is a DICOM file; use dicom:{place}")
-    if b"\0" not in start and start.isascii():  # it would be drawn as the screen of a terminal
+    if _is_text(start):
         raise ConfigError(f"video:{place}: is a text file, not a video")
     return VideoSource(path, options)
+
+
+def _is_text(start: bytes) -> bool:
+    """True of a text file: it would be drawn as a terminal's screen, or lead on to the files it names."""
+    if start.startswith((b"ffconcat", b"#EXTM3U")):
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # its last character may be cut off
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in start
 
 
 class VideoSource(Closeable):
@@ -70,7 +83,7 @@ class VideoSource(Closeable):
         self._origin = Origin(SourceKind.VIDEO, path.name, frame_time_ms=time_ms)
         none = Resolved(None, Reason.SPACING_MISSING)
         self._spacing = with_operator(none, options.spacing, options.force_spacing, path.name)
-        self._none = none
+        self._dropped = without_operator(none, options.spacing)
         self.length = options.count(announced) if announced else options.limit
 
     def frames(self) -> Iterator[Frame | BadFrame]:
@@ -99,7 +112,7 @@ class VideoSource(Closeable):
             image.reshape(image.shape[:2]) if grey_already else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         )
         # the operator's spacing is bound to the size that was seen first
-        spacing = self._spacing if pixels.shape == self._size_hw else self._none
+        spacing = self._spacing if pixels.shape == self._size_hw else self._dropped
         return Frame(
             pixels,
             index,

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from edge_runtime.codes import Hint, Reason
 from edge_runtime.measure.values import in_order
-from edge_runtime.types import Box, Frame, Mask
+from edge_runtime.types import MAX_COLOURED, Box, Frame, Mask
 
 SHOWN_BELOW = 70  # a lower score comes with the hint that would raise it
 
 BLANK_STD = 4.0  # grey levels
 BLANK_BIN = 0.98  # share of pixels of one grey level
-COLOURED = 0.02  # share of clearly coloured pixels: Doppler, or not grey at all
 LIT_FROM = 5  # grey level from which a pixel shows tissue, not the black around the sector
 LIT_MEDIAN = (
     5.0,
@@ -158,7 +157,7 @@ def _source_checks(frame: Frame, limits: Limits, frozen: bool) -> list[_Check]:
         checks.append(_Check(0, Hint.NONE, Reason.MODALITY_MISMATCH))
     if frozen:
         checks.append(_Check(0, Hint.FROZEN, Reason.FROZEN))
-    if frame.coloured > COLOURED:
+    if frame.coloured > MAX_COLOURED:
         checks.append(_Check(0, Hint.TURN_COLOUR_OFF, Reason.COLOUR_IMAGE))
     return checks
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -161,6 +163,12 @@ def test_nothing_is_read_before_it_is_asked_for(kind: str, tmp_path: Path) -> No
         "dicom:/no/such/file",
         "video:/no/such/file",
         "folder:/no/such/folder",
+        "dicom:/dev/null",
+        "video:/dev/null",
+        "folder:/dev/null",
+        f"dicom:/{'a' * 5000}",
+        f"video:/{'a' * 5000}",
+        f"folder:/{'a' * 5000}",
         "phantom:nothing",
         "phantom:fetal_head?hc_mm=9",
         "v4l2:/dev/video0",
@@ -172,7 +180,48 @@ def test_nothing_is_read_before_it_is_asked_for(kind: str, tmp_path: Path) -> No
 def test_a_source_that_cannot_be_is_a_usage_error_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_source(text)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) > 15
+    assert "\n" not in str(caught.value) and 15 < len(str(caught.value)) < 400
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder that an ordinary user may enter; the test runs as one, because root may read everything."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(place)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+@pytest.mark.parametrize("scheme", ["dicom", "video", "folder"])
+def test_what_may_not_be_read_says_so_and_not_that_it_is_damaged(locked: Path, scheme: str) -> None:
+    file, folder = locked / "a.png", locked / "folder"
+    file.write_bytes(b"x")
+    file.chmod(0)
+    folder.mkdir(mode=0)
+    said = []
+    for place in (file, folder, folder / "a.png"):
+        try:
+            with open_source(f"{scheme}:{place}") as source:
+                said += [str(frame.error) for frame in source.frames() if isinstance(frame, BadFrame)]
+        except ConfigError as exc:
+            said.append(str(exc))
+    folder.chmod(0o700)
+    assert len(said) == 3
+    for line in said:
+        assert "permission denied" in line or line == f"video:{folder}: is a folder"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for scheme in ("dicom", "video", "folder"):
+        with pytest.raises(ConfigError, match="file"):
+            open_source(f"{scheme}:{tmp_path / 'pipe'}")
 
 
 @pytest.mark.parametrize("options", [{"fps": -1}, {"limit": 0}, {"region": 0}, {"region": 1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -272,9 +273,26 @@ def test_an_operators_spacing_is_gone_when_the_image_size_changes(tmp_path: Path
     first, second = read(tmp_path, spacing_mm=Spacing(0.3, 0.3, SpacingSource.OPERATOR))
     assert isinstance(first, Frame) and first.spacing_reason is Reason.SPACING_OPERATOR
     assert isinstance(second, Frame) and second.spacing is None
+    assert second.spacing_reason is Reason.SPACING_GEOMETRY_CHANGED
+
+
+def test_a_bare_name_in_the_table_above_is_another_folders_file(tmp_path: Path) -> None:
+    (tmp_path / "exam1").mkdir()
+    write(dataset(ramp()), tmp_path / "exam1" / "a.dcm")
+    for key, found in (("a.dcm", False), ("exam1/a.dcm", True)):
+        (tmp_path / "meta.csv").write_text(f"file,spacing_x_mm,spacing_y_mm\n{key},0.3,0.3\n")
+        assert (only(tmp_path / "exam1").spacing is not None) == found
 
 
 # ---------------------------------------------------------------- what is broken
+
+
+def test_a_name_that_cannot_be_printed_is_escaped_in_what_is_said(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xe9\n.dcm")).write_text("not an image")
+    write(dataset(ramp()), tmp_path / "a.dcm")
+    _, bad = read(tmp_path)
+    assert isinstance(bad, BadFrame) and bad.origin.name == "\\udce9\\n.dcm"
+    assert str(bad.error).startswith("\\udce9\\n.dcm: not a DICOM file")
 
 
 def test_a_cine_that_is_cut_off_gives_the_frames_before_the_cut(tmp_path: Path) -> None:

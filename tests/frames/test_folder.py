@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_files_come_in_order_of_name_with_spacing_and_subject_of_the_table(tmp_p
     assert (c.spacing, c.spacing_reason, c.origin.subject) == (None, Reason.SPACING_ZERO, "s2")
 
 
-@pytest.mark.parametrize("value", ["-0.1", "nan", "inf", "abc", "100", "1e-9"])
+@pytest.mark.parametrize("value", ["-0.1", "0_1.5", "nan", "inf", "abc", "100", "1e-9"])
 def test_an_absurd_spacing_in_the_table_is_no_spacing(tmp_path: Path, value: str) -> None:
     save(tmp_path / "a.png")
     (tmp_path / "meta.csv").write_text(f"file,spacing_x_mm,spacing_y_mm\na.png,{value},{value}\n")
@@ -107,6 +108,83 @@ def test_a_row_is_never_taken_for_a_file_of_the_same_name_elsewhere(tmp_path: Pa
     save(tmp_path / "x" / "a.png")
     (tmp_path / "meta.csv").write_text("file,spacing_x_mm,spacing_y_mm\na.png,0.1,0.1\n")
     assert only(tmp_path).spacing is None
+
+
+def test_a_bare_name_in_the_table_above_is_another_folders_file(tmp_path: Path) -> None:
+    save(tmp_path / "001.png")
+    save(tmp_path / "exam1" / "001.png")
+    (tmp_path / "meta.csv").write_text("file,subject,spacing_x_mm,spacing_y_mm\n001.png,one,0.3,0.3\n")
+    assert only(tmp_path).spacing is not None
+    inner = only(tmp_path / "exam1")
+    assert (inner.spacing, inner.origin.subject) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("file,spacing_x_mm\na.png,0.1\na.png,0.2\n", "file `a.png` is there twice"),
+        ("file,spacing_x_mm,spacing_x_mm\na.png,0.1,0.2\n", "column `spacing_x_mm` is there twice"),
+        ("a.png,0.15,Doe 1970-01-01\n", "got 3 others"),
+    ],
+)
+def test_a_table_that_says_something_twice_or_has_no_header_is_refused(
+    tmp_path: Path, table: str, words: str
+) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "meta.csv").write_text(table)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read(tmp_path)
+    assert "Doe" not in str(caught.value)
+
+
+def test_a_row_that_is_there_twice_with_the_same_values_is_one_row(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "meta.csv").write_text("file,subject\na.png,1\na.png,1\n")
+    assert only(tmp_path).origin.subject == "1"
+
+
+def test_one_image_is_taken_with_its_row_of_the_table(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    (tmp_path / "meta.csv").write_text("file,subject\na.png,1\nb.png,2\n")
+    frame = only(tmp_path / "b.png")
+    assert (frame.origin.name, frame.origin.subject) == ("b.png", "2")
+
+
+def test_links_that_lead_back_neither_hang_nor_repeat(tmp_path: Path) -> None:
+    save(tmp_path / "sub" / "x.png")
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(".")
+    (tmp_path / "c").symlink_to("sub")
+    (tmp_path / "sub" / "up").symlink_to("..")
+    assert [frame.origin.name for frame in read(tmp_path)] == ["sub/x.png"]
+
+
+def test_a_name_that_cannot_be_printed_is_escaped(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.png", b"new\nline.png", "Größe ☃.png".encode()):
+        save(tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    (tmp_path / os.fsdecode(b"\xe9.txt")).write_text("not an image")
+    frames = read(tmp_path)
+    names = {frame.origin.name for frame in frames}
+    assert names == {"caf\\udce9.png", "new\\nline.png", "Größe ☃.png", "\\udce9.txt"}
+    for frame in frames:
+        assert isinstance(frame, Frame) or str(frame.error).encode() == b"\\udce9.txt: not an image"
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_a_file_of_several_images_is_not_taken_for_its_first(tmp_path: Path, suffix: str) -> None:
+    stills = [Image.fromarray(np.roll(ramp(), 9 * k, axis=1)) for k in range(3)]
+    stills[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=stills[1:])
+    assert "3 images in one file" in str(bad(tmp_path).error)
+
+
+def test_an_eps_named_png_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("ghostscript was asked for")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    Image.fromarray(ramp()).save(tmp_path / "a.png", "EPS")
+    assert str(bad(tmp_path).error) == "a.png: not an image"
 
 
 def test_a_text_file_is_a_frame_that_could_not_be_had(tmp_path: Path) -> None:
@@ -167,24 +245,43 @@ def test_colour_is_refused_and_grey_in_rgb_is_not(tmp_path: Path) -> None:
     assert isinstance(c, BadFrame) and c.error.reason is Reason.COLOUR_IMAGE and "16 %" in str(c.error)
 
 
-def test_an_operators_spacing_comes_first_and_goes_with_the_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["a.png,0.1,0.1\nb.png,0.1,0.1\n", ""])
+def test_an_operators_spacing_comes_first_and_what_is_said_where_the_size_changes(
+    tmp_path: Path, table: str
+) -> None:
     save(tmp_path / "a.png")
     save(tmp_path / "b.png", ramp(50, 50))
-    (tmp_path / "meta.csv").write_text("file,spacing_x_mm,spacing_y_mm\na.png,0.1,0.1\nb.png,0.1,0.1\n")
-    a, b = read(tmp_path, spacing_mm=Spacing(0.2, 0.2, SpacingSource.OPERATOR))
+    (tmp_path / "meta.csv").write_text(f"file,spacing_x_mm,spacing_y_mm\n{table}")
+    a, b = read(tmp_path, spacing_mm=Spacing(0.2, 0.2, SpacingSource.OPERATOR), force_spacing=True)
     assert isinstance(a, Frame) and a.spacing_reason is Reason.SPACING_OPERATOR
-    assert isinstance(b, Frame) and b.spacing is not None and b.spacing.source is SpacingSource.META_CSV
+    assert isinstance(b, Frame) and b.spacing_reason is Reason.SPACING_GEOMETRY_CHANGED
+    assert (b.spacing is not None and b.spacing.source is SpacingSource.META_CSV) == bool(table)
+
+
+def test_an_operators_spacing_that_cannot_be_or_contradicts_the_table_is_refused_at_the_start(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png")
+    (tmp_path / "meta.csv").write_text("file,spacing_x_mm,spacing_y_mm\nb.png,0.1,0.1\n")
+    for row_mm, col_mm, words in ((0.1, 0.9, "not plausible"), (0.103, 0.103, "b.png: .* contradicts")):
+        with pytest.raises(ConfigError, match=words):
+            open_source(f"folder:{tmp_path}", spacing_mm=Spacing(row_mm, col_mm, SpacingSource.OPERATOR))
+    near = read(tmp_path, spacing_mm=Spacing(0.101, 0.101, SpacingSource.OPERATOR))
+    assert all(isinstance(f, Frame) and f.spacing_reason is Reason.SPACING_OPERATOR for f in near)
 
 
 def test_each_unusable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file.png").write_text("")
+    (tmp_path / "file.txt").write_text("")
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").mkdir()
     (tmp_path / "table").mkdir()
     save(tmp_path / "table" / "a.png")
     (tmp_path / "table" / "meta.csv").write_text("name,subject\na.png,1\n")
     for place, words in (
         ("none", "no such folder"),
-        ("file.png", "is a file"),
+        ("file.txt", "no image; want"),
+        ("fifo", "neither a folder nor a file"),
         ("empty", "no image"),
         ("table", "want a column `file`"),
     ):

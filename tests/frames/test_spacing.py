@@ -18,6 +18,7 @@ from edge_runtime.frames.spacing import (
     prefer,
     resolve,
     with_operator,
+    without_operator,
 )
 from edge_runtime.types import Box, Spacing
 
@@ -150,6 +151,17 @@ def test_an_operators_spacing_is_never_better_than_caution_and_keeps_the_region(
     forced = with_operator(found, Spacing(1, 1, SpacingSource.OPERATOR), True, "x.dcm")
     assert forced.spacing is not None and forced.spacing.row_mm == 1
     assert SEVERITY[Reason.SPACING_OPERATOR] is Status.CAUTION
+
+
+def test_the_operators_spacing_is_said_to_be_dropped_unless_the_files_own_wants_caution() -> None:
+    changed = Reason.SPACING_GEOMETRY_CHANGED
+    own, missing = resolve(us(REAL), SIZE), Resolved(None, Reason.SPACING_MISSING)
+    detector = resolve(SpacingTags("DX", imager_spacing=(0.2, 0.2)), SIZE)
+    assert without_operator(missing, None) == missing
+    assert without_operator(missing, OPERATOR) == Resolved(None, changed)
+    assert without_operator(own, OPERATOR) == Resolved(own.spacing, changed, own.region)
+    assert without_operator(detector, OPERATOR) == detector
+    assert SEVERITY[changed] is Status.CAUTION
 
 
 def test_an_operators_spacing_fills_in_where_the_file_is_refused() -> None:

@@ -91,6 +91,28 @@ for place in sys.argv[1:]:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\nm.avi\n#EXT-X-ENDLIST\n\xe9\0"),
+        ("a.txt", b"ffconcat version 1.0\nfile m.avi\n#\xe9\n"),
+        ("a.mp4", b"Gr\xc3\xb6\xc3\x9fe\n" * 50),
+        ("long.mp4", b"x" + 3000 * b"\xc3\xb6"),  # cut in the middle of a character
+    ],
+)
+def test_text_is_no_video_whatever_its_letters(tmp_path: Path, name: str, text: bytes) -> None:
+    film(tmp_path / "m.avi")
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(ConfigError, match="is a text file"):
+        open_source(f"video:{tmp_path / name}")
+
+
+def test_a_dicom_file_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 500)
+    with pytest.raises(ConfigError, match="use dicom:"):
+        open_source(f"video:{tmp_path / 'a.dcm'}")
+
+
 def test_a_tiny_video_is_refused(tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (16, 16))
     writer.write(np.zeros((16, 16, 3), np.uint8))

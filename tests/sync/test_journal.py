@@ -420,7 +420,7 @@ def test_a_quota_too_small_to_work_with_is_refused(state: Path) -> None:
 
 
 def test_the_reserve_is_real_room_and_comes_back(state: Path) -> None:
-    with Journal.open(state, reserve_bytes=MIB) as journal:
+    with Journal.open(state, reserve_bytes=MIB):
         assert (state / "reserve").stat().st_blocks * 512 >= MIB
     reserve = Reserve(state, MIB)
     assert reserve.release()
