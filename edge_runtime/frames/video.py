@@ -57,7 +57,7 @@ def _is_text(start: bytes) -> bool:
         codecs.getincrementaldecoder("utf-8")().decode(start)  # its last character may be cut off
     except UnicodeDecodeError:
         return False
-    return b"\0" not in start
+    return start != b"" and b"\0" not in start
 
 
 class VideoSource(Closeable):

@@ -14,7 +14,7 @@ from PIL import Image
 from edge_runtime.codes import Reason, SpacingSource
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.source import open_source
-from edge_runtime.types import BadFrame, Frame, Spacing
+from edge_runtime.types import MAX_COLOURED, BadFrame, Frame, Spacing
 from tests.frames.dicom_files import ramp
 from tests.real import DATA, needs_data
 
@@ -124,7 +124,7 @@ def test_a_bare_name_in_the_table_above_is_another_folders_file(tmp_path: Path) 
     [
         ("file,spacing_x_mm\na.png,0.1\na.png,0.2\n", "file `a.png` is there twice"),
         ("file,spacing_x_mm,spacing_x_mm\na.png,0.1,0.2\n", "column `spacing_x_mm` is there twice"),
-        ("a.png,0.15,Doe 1970-01-01\n", "got 3 others"),
+        ("a.png,0.15,Doe 1970-01-01\n", r"the first row has none \(3 columns\)"),
     ],
 )
 def test_a_table_that_says_something_twice_or_has_no_header_is_refused(
@@ -176,6 +176,13 @@ def test_a_file_of_several_images_is_not_taken_for_its_first(tmp_path: Path, suf
     stills = [Image.fromarray(np.roll(ramp(), 9 * k, axis=1)) for k in range(3)]
     stills[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=stills[1:])
     assert "3 images in one file" in str(bad(tmp_path).error)
+
+
+def test_a_folder_takes_no_more_colour_than_the_quality_check_does(tmp_path: Path) -> None:
+    tinted = np.repeat(ramp(100, 100)[..., None], 3, axis=2)
+    tinted[:16, :16] = (255, 0, 0)  # 2.6 %
+    save(tmp_path / "a.png", tinted)
+    assert bad(tmp_path).error.reason is Reason.COLOUR_IMAGE
 
 
 def test_an_eps_named_png_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +248,7 @@ def test_colour_is_refused_and_grey_in_rgb_is_not(tmp_path: Path) -> None:
     a, b, c = read(tmp_path)
     assert isinstance(a, Frame) and a.coloured == 0
     np.testing.assert_array_equal(a.pixels, ramp(100, 100))
-    assert isinstance(b, Frame) and 0 < b.coloured < 0.03
+    assert isinstance(b, Frame) and 0 < b.coloured < MAX_COLOURED
     assert isinstance(c, BadFrame) and c.error.reason is Reason.COLOUR_IMAGE and "16 %" in str(c.error)
 
 
