@@ -8,9 +8,8 @@ masks as numpy arrays.
 sync    one frame in, wait for its mask, the next frame: `Pipeline.step` against FAST's closed loop
 stream  frames as fast as they are taken: a whole `Stream` with every finding committed, against FAST's streamer
 
-Ours also grades the picture and, in `stream`, commits a finding for each frame; FAST does neither. FAST's inference uses all
-cores; ours gets as many threads in `sync` and one in `stream`, where the other core does the rest. Medians over interleaved
-rounds; ratios are what hold.
+Ours also grades the picture and, in `stream`, commits a finding for each frame; FAST does neither. Both infer on as many
+threads as there are cores. Medians over interleaved rounds; ratios are what hold.
 """
 
 from __future__ import annotations
@@ -20,23 +19,18 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from streaming import stream_into
 
-from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.memory import MemorySource
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
-from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.reporting import FindingMaker, Reporter, model_used
-from edge_runtime.stream import Stream
-from edge_runtime.sync.journal import Journal
-from edge_runtime.telemetry import Counters
+from edge_runtime.pipeline import build_pipeline
 
 # (mode, their engine, our backend, our precision); FAST's OpenVINO runs bf16 where AMX exists and cannot be told otherwise
 PAIRS = [
@@ -53,8 +47,7 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
     """Frames per second and latencies of this runtime."""
     mode, backend, precision = args.ours
     loaded = load_model(args.model)
-    threads = (os.cpu_count() or 1) if mode == "sync" else 1
-    pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
+    pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, os.cpu_count() or 1))
     array = np.load(args.frames)
     for frame in MemorySource(array, frames=WARM_UP).frames():
         pipeline.step(frame)
@@ -66,7 +59,7 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
             pipeline.step(frame)
             spent_ms.append(1000 * (time.perf_counter() - one))
     else:
-        stream_into(pipeline, MemorySource(array), spent_ms)
+        stream_into(pipeline, MemorySource(array), lambda result: spent_ms.append(result.age_ms))
     fps = len(array) / (time.perf_counter() - start)
     pipeline.close()
     return {
@@ -74,25 +67,6 @@ def ours(args: argparse.Namespace) -> dict[str, float]:
         "p50_ms": float(np.percentile(spent_ms, 50)),
         "p99_ms": float(np.percentile(spent_ms, 99)),
     }
-
-
-def stream_into(pipeline: Pipeline, source: MemorySource, spent_ms: list[float]) -> None:
-    """A run as `edge-runtime run` does it, into a journal of its own."""
-    with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder), reserve_bytes=0) as journal:
-        counters = Counters()
-        maker = FindingMaker(model_used(pipeline), journal.pseudonym)
-        exams = ExamTracker("peers", journal.pseudonym)
-        reporter = Reporter(journal=journal, maker=maker, exams=exams, policy="every", counters=counters)
-        stream = Stream(
-            source=source,
-            pipeline=pipeline,
-            reporter=reporter,
-            policy="every",
-            counters=counters,
-            paced=False,
-        )
-        stream.on_result = lambda result: spent_ms.append(result.age_ms)
-        stream.run()
 
 
 def theirs(args: argparse.Namespace, mode: str, engine: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +23,10 @@ class Series:
         self._values[self.count % len(self._values)] = value
         self.count += 1
 
-    def percentile(self, q: float) -> float | None:
-        """The q-th percentile, 0 to 100; None of nothing."""
+    def percentile(self, q: float) -> float:
+        """The q-th percentile, 0 to 100; NaN of nothing, which JSON shows as null."""
         if self.count == 0:
-            return None
+            return math.nan
         return float(np.percentile(self._values[: min(self.count, len(self._values))], q))
 
 

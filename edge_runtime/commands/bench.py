@@ -23,7 +23,6 @@ from statistics import median
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edge_runtime import clock
 from edge_runtime.codes import Clock, Kind, SourceKind
@@ -37,7 +36,7 @@ from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, Policy, Reporter, model_used
 from edge_runtime.stream import Stream
 from edge_runtime.sync.journal import Journal, Stamp
-from edge_runtime.telemetry import Counters
+from edge_runtime.telemetry import Counters, Series
 from edge_runtime.types import Frame, encode
 
 DEFAULT_SOURCE = "phantom:fetal_head?frames=24"
@@ -160,11 +159,11 @@ class _Bench:
 
     def _forget(self) -> None:
         """Begins to count anew."""
-        self._latency_ms: list[float] = []
-        self._stages_ms: dict[str, list[float]] = {}
+        self._latency_ms = Series()
+        self._stages_ms: dict[str, Series] = {}
         self._fps: list[float] = []
         self._bare_fps: list[float] = []
-        self._bare_ms: list[float] = []
+        self._bare_ms = Series()
         self._counted = Counters()
         self._cpu_s = 0.0
 
@@ -175,7 +174,7 @@ class _Bench:
         for _ in range(ROUNDS):
             self._bare_round()
             self._scenario_round()
-        used, latency = model_used(self._pipeline), np.array(self._latency_ms)
+        used, latency = model_used(self._pipeline), self._latency_ms
         fps, bare_fps = median(self._fps), median(self._bare_fps)
         return BenchReport(
             scenario=self._scenario,
@@ -188,16 +187,16 @@ class _Bench:
             size_hw=self._pictures[0].size_hw,
             fps=fps,
             offered_fps=self._offered_fps,
-            latency_ms=Spread(*(float(np.percentile(latency, q)) for q in (50, 90, 99, 100))),
-            bare=Bare(bare_fps, median(self._bare_ms)),
+            latency_ms=Spread(*(latency.percentile(q) for q in (50, 90, 99, 100))),
+            bare=Bare(bare_fps, self._bare_ms.percentile(50)),
             of_bare=fps / bare_fps,
-            age_ms=Age(float(np.percentile(latency, 50)), float(np.percentile(latency, 99))),
+            age_ms=Age(latency.percentile(50), latency.percentile(99)),
             offered=self._counted.offered,
             processed=self._counted.processed,
             dropped=self._counted.dropped,
             rss_mb=Rss(start_mb, rss_mb()),
             cpu_ms_per_frame=1000 * self._cpu_s / max(1, self._counted.processed),
-            stages_ms={name: median(spent) for name, spent in self._stages_ms.items()},
+            stages_ms={name: spent.percentile(50) for name, spent in self._stages_ms.items()},
             device=device(self._pipeline.backend.device),
         )
 
@@ -210,7 +209,7 @@ class _Bench:
             backend.submit(slot)
             backend.wait(slot)
             backend.release(slot)
-            self._bare_ms.append((clock.monotonic_ns() - one_ns) / 1e6)
+            self._bare_ms.add((clock.monotonic_ns() - one_ns) / 1e6)
         self._bare_fps.append(self._per_round / ((clock.monotonic_ns() - start_ns) / 1e9))
 
     def _scenario_round(self) -> None:
@@ -227,7 +226,7 @@ class _Bench:
             result = self._pipeline.step(frame)
             stamp = Stamp("bench", "0", clock.boot_id(), 1, clock.utc_now(), Clock.UNSYNCED, start_ns)
             encode(maker.finding(result, stamp, "bench", Kind.FRAME))
-            self._latency_ms.append((clock.monotonic_ns() - start_ns) / 1e6)
+            self._latency_ms.add((clock.monotonic_ns() - start_ns) / 1e6)
             self._add_stages(result.stages_ms)
             self._counted.offered += 1
             self._counted.processed += 1
@@ -267,12 +266,12 @@ class _Bench:
         return spent_s
 
     def _note(self, result: Result) -> None:
-        self._latency_ms.append(result.age_ms)
+        self._latency_ms.add(result.age_ms)
         self._add_stages(result.stages_ms)
 
     def _add_stages(self, stages_ms: dict[str, float]) -> None:
         for name, spent in stages_ms.items():
-            self._stages_ms.setdefault(name, []).append(spent)
+            self._stages_ms.setdefault(name, Series()).add(spent)
 
 
 def _load(uri: str) -> list[Frame]:

@@ -62,8 +62,8 @@ class RunOptions:
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    p50: float | None
-    p99: float | None
+    p50: float  # null when nothing was processed
+    p99: float
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     withheld: int
     fps: float
     age_ms: Percentiles
-    stages_ms: dict[str, float | None]  # medians
+    stages_ms: dict[str, float]  # medians
     first_finding_s: float | None  # from the start of the command
     exam_ids: list[str]
     out: str | None
@@ -335,7 +335,7 @@ def lines(report: RunReport) -> list[str]:
     if report.out == "-":
         return []
     age = report.age_ms
-    ages = "" if age.p50 is None else f", age p50 {age.p50:.1f} ms, p99 {age.p99:.1f} ms"
+    ages = "" if report.processed == 0 else f", age p50 {age.p50:.1f} ms, p99 {age.p99:.1f} ms"
     exams = report.exam_ids[0] if len(report.exam_ids) == 1 else f"{len(report.exam_ids)} exams"
     out = [
         f"{report.model}, {report.precision} on {report.backend}{'; stopped by a signal' if report.stopped else ''}",

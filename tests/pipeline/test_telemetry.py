@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,8 +19,10 @@ def test_percentiles_are_exact_over_what_is_kept() -> None:
     assert series.count == 250
 
 
-def test_a_percentile_of_nothing_is_not_a_number_but_none() -> None:
-    assert Series().percentile(50) is None
+def test_a_percentile_of_nothing_is_nan_and_null_in_json() -> None:
+    nothing = Series().percentile(50)
+    assert math.isnan(nothing)
+    assert msgspec.json.encode(nothing) == b"null"
 
 
 def test_stages_are_timed_by_the_monotonic_clock_even_when_they_fail() -> None:
