@@ -94,7 +94,10 @@ config_option = click.option(
 )
 @click.option("--seconds", type=float, default=12.0, show_default=True, help="Length of the live part.")
 @click.option(
-    "--data", type=FOLDER, default=None, help="Folder with fetal_head/images (default: $EDGE_RUNTIME_DATA)."
+    "--data",
+    type=FOLDER,
+    default=None,
+    help="Folder with fetal_head/images (default: $EDGE_RUNTIME_DATA, ./data or ../shared/data).",
 )
 @as_json
 def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> None:
