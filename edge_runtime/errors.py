@@ -5,6 +5,9 @@
   x FrameError       one frame is unusable                      -> it is reported as withheld, the run goes on
   x SourceLostError  the stream ended early, broke or stalled   -> what was read is kept      (exit 1)
   x BackendError     the model cannot be loaded or cannot run   -> see the message            (exit 1)
+  x CalibrationError the frames cannot calibrate a model        -> no quantized model is made (exit 1)
+  x GateError        a quantized or compiled model strays too far from fp32 -> it is not used (exit 1)
+  x EngineError      no TensorRT engine that fits this device   -> rebuild it here            (exit 1)
   x JournalError     the state directory cannot record          -> NOT RECORDING              (exit 1)
   x OutputError      a file that was asked for cannot be written -> the findings are in the journal (exit 1)
   x UplinkError      the broker or the cloud refuses            -> the rows stay in the outbox (exit 1)
@@ -46,6 +49,18 @@ class SourceLostError(EdgeError):
 
 class BackendError(EdgeError):
     """No backend that fits, a model it cannot load, or an inference that failed."""
+
+
+class CalibrationError(EdgeError):
+    """The frames are too few, unreadable or of the wrong kind: there is no default set, so nothing is made."""
+
+
+class GateError(EdgeError):
+    """A candidate is not close enough to the fp32 model, or that could not be shown."""
+
+
+class EngineError(BackendError):
+    """TensorRT cannot build or run an engine for this model on this device."""
 
 
 class JournalError(EdgeError):

@@ -19,6 +19,7 @@ from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 EXTERNAL_DATA = b"\n\x08location\x12"  # the key of an external tensor's file, as protobuf writes it
 
@@ -28,16 +29,19 @@ MODEL_HOMES = (PACKAGE / "models", PACKAGE.parent / "models")  # in a wheel, in 
 
 class Artifact(Table, frozen=True):
     file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # beside model.toml
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = (
-        None  # None: not checked, only reported
-    )
+    sha256: Sha256 | None = None  # None: not checked, only reported
 
 
 class InputSpec(Table, frozen=True):
+    """A float input is given (grey * scale - mean) / std; grey is repeated where a model wants colour."""
+
     name: str | None = None  # None: the graph's only input
     grid_hw: tuple[int, int] | None = None  # None: the graph's own
     dtype: Literal["uint8", "float32"] | None = None
+    channels: Literal[1, 3] | None = None  # None: the graph's own
     scale: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1 / 255  # of 8-bit grey, for a float input
+    mean: tuple[float, ...] = ()  # one for each channel, in the graph's order; none: 0
+    std: tuple[float, ...] = ()  # likewise; none: 1
     fit: Literal["letterbox", "stretch"] = "letterbox"
 
 
@@ -80,6 +84,36 @@ class PrecisionSpec(Table, frozen=True):
     accepted: tuple[Precision, ...] = ("fp32",)
 
 
+class Tolerance(Table, frozen=True):
+    """How far a candidate's value may lie from the reference's, frame by frame."""
+
+    mean: float  # of the differences' absolute values
+    p99: float
+    max: float
+    relative: bool = False  # of the reference's value; else in the value's own unit
+
+
+class GateSpec(Table, frozen=True):
+    """What a quantized or compiled model must keep of the fp32 one, or it is not used."""
+
+    min_frames: Annotated[int, msgspec.Meta(ge=8)] = 32  # with a structure to measure
+    max_dice_drop: float = 0.001  # mean, where frames have labels
+    min_agreement: float = 0.985  # mean Dice of the candidate's masks against the reference's
+    max_boundary_cells: float = 2.0  # 99th percentile over frames of the 95th percentile distance of outlines
+    max_lost: float = 0.02  # share of frames that the reference shows and the candidate withholds
+    measurement: dict[str, Tolerance] = msgspec.field(
+        default_factory=lambda: {"area_share": Tolerance(mean=0.01, p99=0.03, max=0.05, relative=True)}
+    )
+
+
+class CalibrationSpec(Table, frozen=True):
+    """How `quantize` uses the frames it is given."""
+
+    min_frames: Annotated[int, msgspec.Meta(ge=8)] = 32  # distinct ones to observe, besides those of the gate
+    max_frames: Annotated[int, msgspec.Meta(ge=8)] = 128
+    keep_fp16: tuple[str, ...] = ()  # nodes that are never quantized
+
+
 class Manifest(Table, frozen=True):
     """The schema of `model.toml`."""
 
@@ -90,11 +124,15 @@ class Manifest(Table, frozen=True):
     artifacts: dict[Precision, Artifact] = msgspec.field(
         default_factory=lambda: {"fp32": Artifact(file="model.onnx")}  # a stranger's one file
     )
+    tensorrt: dict[Literal["fp16", "int8"], Artifact] = msgspec.field(default_factory=dict)
     input: InputSpec = InputSpec()
     output: OutputSpec = OutputSpec()
     limits: LimitSpec = LimitSpec()
     interval: IntervalSpec | None = None
     precision: PrecisionSpec = PrecisionSpec()
+    gate: GateSpec = GateSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    files: dict[str, Sha256] = msgspec.field(default_factory=dict)  # the rest of a bundle: path -> digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +144,8 @@ class Model:
     sha256: str  # of model.toml
 
     def artifact(self, precision: Precision) -> tuple[Path, str]:
-        """The ONNX file that `precision` starts from and its digest. Raises ConfigError if it is not what
-        was named.
+        """The ONNX file that `precision` starts from on a CPU and its digest. Raises ConfigError if it is not
+        what was named.
 
         bf16 and fp16 are ways to run the fp32 file unless the model brings a file of their own.
         """
@@ -115,10 +153,21 @@ class Model:
         if named is None and precision != "int8":
             named = self.manifest.artifacts.get("fp32")
         if named is None:
-            have = ", ".join(self.manifest.artifacts)
             raise ConfigError(
-                f"model {self.manifest.name}: has no {precision} artefact, only {have}; choose one of these"
+                f"model {self.manifest.name}: has no {precision} graph; edge-runtime quantize makes one"
             )
+        return self._checked(named)
+
+    def tensorrt_graph(self, precision: Literal["fp16", "int8"]) -> tuple[Path, str]:
+        """The strongly typed ONNX file that TensorRT compiles, and its digest. Raises ConfigError."""
+        named = self.manifest.tensorrt.get(precision)
+        if named is None:
+            raise ConfigError(
+                f"model {self.manifest.name}: has no {precision} graph for TensorRT; edge-runtime quantize makes one"
+            )
+        return self._checked(named)
+
+    def _checked(self, named: Artifact) -> tuple[Path, str]:
         path = self.home / named.file
         try:
             content = path.read_bytes()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = [
     ["cli"],
     ["commands"],
-    ["stream"],
+    ["stream", "build"],
     ["pictures", "reporting"],
     ["pipeline", "cloud"],
     ["frames", "sync"],
