@@ -4,9 +4,10 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3 p
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+DATA ?= ../shared/data
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-all check bench train schema clean
+.PHONY: demo test test-all check bench train quantize schema clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edge-runtime demo
@@ -28,6 +29,12 @@ bench: $(VENV)/.test
 
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train
+
+# The shipped model's INT8 and FP16 graphs again, gate included; what comes out replaces models/fetal_head.
+quantize: $(VENV)/.test
+	rm -rf build/bundle && mkdir -p build
+	$(BIN)/edge-runtime quantize models/fetal_head/model.onnx --recipe calibration/fetal_head/recipe.toml \
+		--frames $(DATA)/fetal_head/images --without models/fetal_head/test_subjects.txt --out build/bundle
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 found; install one or say make PYTHON=/path/to/python3"; exit 2; }

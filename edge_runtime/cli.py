@@ -31,7 +31,7 @@ PROBLEMS_TOLD = 3
 class FirstDayOrder(click.Group):
     """Commands in the order of a first day, not of the alphabet; those of the contract that are yet to come say so."""
 
-    LATER = ("inspect", "quantize", "compile", "replay", "selftest", "calibrate")
+    LATER = ("replay", "selftest", "calibrate")
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -363,6 +363,19 @@ def doctor(state: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@app.command(epilog=example("edge-runtime lint model.int8.onnx"))
+@click.argument("model", type=FILE)
+@as_json
+def lint(model: Path, as_json: bool) -> None:
+    """Check an ONNX graph against TensorRT's rules, without a GPU: node, reason, fix."""
+    from edge_runtime.commands import lint as command
+
+    report = command.lint(model)
+    show(report, as_json, command.lines(report))
+    if report.errors:
+        raise SystemExit(1)
+
+
 @app.command(epilog=example("edge-runtime models"))
 @as_json
 def models(as_json: bool) -> None:
@@ -371,6 +384,90 @@ def models(as_json: bool) -> None:
 
     found = command.models()
     show({"models": found}, as_json, command.lines(found))
+
+
+@app.command(epilog=example("edge-runtime inspect model.onnx --frames images --out my_model"))
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--frames",
+    default=None,
+    metavar="DIR|URI",
+    help="Pictures of the model's kind: guesses are tried on them.",
+)
+@click.option(
+    "--out", type=FOLDER, default=None, help="Writes a model directory that runs, and a contact sheet."
+)
+@click.option(
+    "--grid", default=None, metavar="H,W", help="Height and width, where the file leaves them free."
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["letterbox", "stretch"]),
+    default="letterbox",
+    show_default=True,
+    help="How pictures of another shape come onto the grid.",
+)
+@as_json
+def inspect(as_json: bool, **flags: Any) -> None:
+    """A stranger's ONNX file: shapes, guessed normalisation and activation, a drafted model.toml."""
+    from edge_runtime.commands import inspect as command
+
+    report = command.inspect(**flags)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime quantize model.onnx --frames images --out bundle"))
+@click.argument("model", metavar="MODEL.onnx")
+@click.option(
+    "--frames", required=True, metavar="DIR|URI", help="Real frames of the kind the model is for; no default."
+)
+@click.option("--out", required=True, type=FOLDER, metavar="BUNDLE", help="The bundle: a new folder.")
+@click.option(
+    "--recipe",
+    type=FILE,
+    default=None,
+    help="A model.toml without digests (default: the one beside the model).",
+)
+@click.option("--labels", type=FOLDER, default=None, help="Masks as PNG of the frames' stems, for Dice.")
+@click.option(
+    "--without", type=FILE, default=None, help="Subjects of the frames to leave out, one to a line."
+)
+@as_json
+def quantize(as_json: bool, **flags: Any) -> None:
+    """INT8 and FP16 graphs for TensorRT and for CPUs, accepted by the gate or not written."""
+    from edge_runtime.commands import quantize as command
+
+    watched = sys.stderr.isatty()
+    try:
+        report = command.run(**flags, progress=_progress if watched else None)
+    finally:
+        if watched:
+            _progress("")
+    show(report, as_json, command.lines(report))
+
+
+@app.command("compile", epilog=example("edge-runtime compile fetal_head --validate-only"))
+@click.argument("model", metavar="NAME|BUNDLE")
+@click.option(
+    "--validate-only", is_flag=True, help="Check every graph for TensorRT without a GPU; build no engine."
+)
+@as_json
+def compile_model(model: str, validate_only: bool, as_json: bool) -> None:
+    """TensorRT engines for this device: built, gated, timed; the faster that is right is kept."""
+    from edge_runtime.commands import compile as command
+
+    watched = sys.stderr.isatty()
+    try:
+        report = command.run(
+            model,
+            validate_only,
+            say=_say if watched else _quiet,
+            progress=_progress if watched else None,
+        )
+    finally:
+        if watched:
+            _progress("")
+    show(report, as_json, command.lines(report))
 
 
 def _say(text: str) -> None:

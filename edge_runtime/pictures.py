@@ -63,6 +63,28 @@ def _within(geometry: Geometry, full: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return full
 
 
+def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
+    """The labelled mask (H, W) of a PNG, above 127 is foreground. Raises ConfigError.
+
+    With two lungs, the part left in the image is the patient's right, the first label. With other labels than
+    one, the PNG holds their numbers: k for the k-th.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ConfigError(f"{path}: not an image")
+    if len(labels) > 1 and labels[:2] != ("lung_right", "lung_left") and mask.max() <= len(labels):
+        return np.asarray(mask, np.uint8)
+    truth: NDArray[np.uint8] = (mask > 127).astype(np.uint8)
+    if labels[:2] != ("lung_right", "lung_left"):
+        return truth
+    count, parts, stats, centres = cv2.connectedComponentsWithStats(truth, connectivity=8)
+    largest = sorted(range(1, count), key=lambda part: -stats[part, cv2.CC_STAT_AREA])[:2]
+    out: NDArray[np.uint8] = np.zeros_like(truth)
+    for value, part in enumerate(sorted(largest, key=lambda part: centres[part][0]), start=1):
+        out[parts == part] = value
+    return out
+
+
 def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
     """The image (H, W, 3) BGR with the contour of each label drawn on it; without one where there is no
     mask.

@@ -8,11 +8,8 @@ results into findings on disk. The pipeline itself knows no files, no threads an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime import clock
 from edge_runtime.codes import Hint, Reason, Status
@@ -20,7 +17,7 @@ from edge_runtime.errors import ConfigError, FrameError
 from edge_runtime.infer.backends.contract import Backend, Slot
 from edge_runtime.infer.model import Manifest, Model
 from edge_runtime.infer.postprocess import Postprocess, postprocess_for
-from edge_runtime.infer.preprocess import Preprocess
+from edge_runtime.infer.preprocess import Preprocess, preprocess_for
 from edge_runtime.measure.anatomy import labels_of, measure
 from edge_runtime.measure.findings import assemble
 from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge
@@ -68,13 +65,7 @@ class Pipeline:
     postprocess: Postprocess = field(init=False)
 
     def __post_init__(self) -> None:
-        tensor = self.backend.slots[0].input
-        spec = self.model.manifest.input
-        self.preprocess = Preprocess(
-            grid_hw=(tensor.shape[2], tensor.shape[3]),
-            fit=spec.fit,
-            scale=None if tensor.dtype == np.uint8 else spec.scale,
-        )
+        self.preprocess = preprocess_for(self.model, self.backend)
         self.postprocess = postprocess_for(self.model, self.backend)
         cv2.setNumThreads(1)  # the backend's threads are the ones that pay
 
@@ -108,9 +99,7 @@ class Pipeline:
                 anatomy = self.model.manifest.anatomy
                 measured = measure(anatomy, mask, frame.spacing, frame.spacing_reason, self.settings)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
-                verdict = judge(
-                    _as_grey(slot.input[0, 0], self.preprocess.scale), mask, frame, self.limits, frozen
-                )
+                verdict = judge(self.preprocess.grey(slot.input), mask, frame, self.limits, frozen)
                 assembled = assemble(measured, verdict.reasons)
         except FrameError as error:
             named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
@@ -138,14 +127,6 @@ def unusable(frame: Frame | BadFrame, error: FrameError, stages_ms: dict[str, fl
     return Result(
         frame, None, (), Status.WITHHELD, (error.reason,), verdict, _age_ms(frame), stages_ms or {}, error
     )
-
-
-def _as_grey(grid: NDArray[Any], scale: float | None) -> NDArray[np.uint8]:
-    """The model's input as 8-bit grey, (h, w)."""
-    if scale is None:
-        return grid
-    grey: NDArray[np.uint8] = cv2.convertScaleAbs(grid, alpha=1 / scale)
-    return grey
 
 
 def _age_ms(frame: Frame | BadFrame) -> float:

@@ -25,12 +25,12 @@ from typing import Any
 import msgspec
 
 from edge_runtime import clock
+from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import Clock, Kind, SourceKind
 from edge_runtime.config import Capture
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import Closeable, frame_id, open_source
-from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, Policy, Reporter, model_used
@@ -126,7 +126,7 @@ def bench(
 ) -> BenchReport:
     """Measures one scenario. Raises ConfigError for a source without a frame."""
     loaded = load_model(model)
-    pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
+    pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads))
     try:
         pictures = _load(source or DEFAULT_SOURCE)
         for index in range(WARM_UP):

@@ -15,10 +15,15 @@ from typing import Literal
 import msgspec
 
 from edge_runtime import clock
+from edge_runtime.build import jetson
+from edge_runtime.build.bundle import verify_bundle
+from edge_runtime.build.precision import Decision, decision_file, open_with_decision
 from edge_runtime.commands.state import default_state
 from edge_runtime.errors import EdgeError
 from edge_runtime.infer.backends.contract import infer_once
-from edge_runtime.infer.backends.table import choose_backend, open_backend
+from edge_runtime.infer.backends.cuda import open_device, probe
+from edge_runtime.infer.backends.table import choose_backend
+from edge_runtime.infer.backends.tensorrt import import_tensorrt
 from edge_runtime.infer.model import load_model, shipped_models
 
 NEEDED = (
@@ -50,16 +55,18 @@ class DoctorReport(msgspec.Struct, frozen=True):
 
 
 def doctor(state: Path | None = None) -> DoctorReport:
-    """Looks at everything; writes only a probe in the state directory, and removes it."""
+    """Looks at everything; writes a probe in the state directory, and removes it, and what `auto` means here
+    in the cache.
+    """
     checks: list[Check] = [
         _python(),
         *_packages(),
         _models(),
-        _backend(),
+        *_backend(),
         _state(state or default_state()),
         _broker(),
         _clock(),
-        _nvidia(),
+        *_nvidia(),
     ]
     return DoctorReport(all(check.state != "broken" for check in checks), checks)
 
@@ -97,25 +104,39 @@ def _models() -> Check:
 
 def _whole(name: str) -> str:
     model = load_model(name)
+    if model.manifest.files:
+        verify_bundle(model)
     for precision in model.manifest.artifacts:
         model.artifact(precision)
     return f"{name} {model.manifest.version}"
 
 
-def _backend() -> Check:
-    def one_inference() -> str:
-        backend = open_backend(load_model("fetal_head"))
-        try:
-            tensor = backend.slots[0].input.copy()
-            infer_once(backend, tensor)
-            start_ns = clock.monotonic_ns()
-            infer_once(backend, tensor)
-            spent_ms = (clock.monotonic_ns() - start_ns) / 1e6
-            return f"{backend.name} {backend.precision} on {backend.device}, {spent_ms:.1f} ms an inference"
-        finally:
-            backend.close()
+def _backend() -> list[Check]:
+    name, model = f"backend {choose_backend('auto')}", load_model("fetal_head")
+    try:
+        backend, decision = open_with_decision(model)
+    except EdgeError as exc:
+        return [Check(name, "broken", str(exc), "try --backend onnxruntime")]
 
-    return _guarded(f"backend {choose_backend('auto')}", one_inference, "try --backend onnxruntime")
+    def one_inference() -> str:
+        tensor = backend.slots[0].input.copy()
+        infer_once(backend, tensor)
+        start_ns = clock.monotonic_ns()
+        infer_once(backend, tensor)
+        spent_ms = (clock.monotonic_ns() - start_ns) / 1e6
+        return f"{backend.name} {backend.precision} on {backend.device}, {spent_ms:.1f} ms an inference"
+
+    try:
+        ran = _guarded(name, one_inference, "try --backend onnxruntime")
+    finally:
+        backend.close()
+    return [ran, Check(f"precision of {model.manifest.name}", "ok", _why(backend.precision, decision))]
+
+
+def _why(precision: str, decision: Decision | None) -> str:
+    if decision is None:
+        return f"{precision}: the manifest's own choice, nothing was measured"
+    return f"{decision.reason}; measured {decision.measured_at}: {decision_file(decision.key)}"
 
 
 def _guarded(name: str, look: Callable[[], str], mend: str) -> Check:
@@ -161,8 +182,37 @@ def _clock() -> Check:
     )
 
 
-def _nvidia() -> Check:
-    return Check("tensorrt", "lacks", "not in this version: inference runs on the CPU", "nothing to do")
+def _nvidia() -> list[Check]:
+    """The GPU, TensorRT and a CUDA binding, each with the exact fix for this board; one line where there is no GPU.
+
+    No object of TensorRT is made: without a driver that ends the process.
+    """
+    found, release = probe(), jetson.l4t_release()
+    board = jetson.jetpack()
+    name = board.name if board else "" if release is None else f"L4T R{release[0]}"
+    if found.gpu is None:
+        what = f"{found.reason}: inference runs on the CPU"
+        return [Check("gpu", "lacks", f"{name}, {what}" if name else what, jetson.fix("driver"))]
+    checks = [Check("gpu", "ok", ", ".join(filter(None, (name, found.reason))))]
+    try:
+        checks.append(Check("tensorrt", "ok", str(import_tensorrt().__version__)))
+    except EdgeError as exc:
+        checks.append(Check("tensorrt", "lacks", str(exc).partition(";")[0], jetson.fix("tensorrt")))
+    checks.append(_cuda_binding())
+    return checks
+
+
+def _cuda_binding() -> Check:
+    try:
+        device = open_device()
+    except EdgeError as exc:
+        return Check("cuda binding", "lacks", str(exc), jetson.fix("binding"))
+    kind = "zero-copy" if device.integrated else "copies"
+    graphs = "graph replay" if device.can_capture else "no graph replay"
+    try:
+        return Check("cuda binding", "ok", f"{device.binding} on {device.name}, {kind}, {graphs}")
+    finally:
+        device.close()
 
 
 def lines(report: DoctorReport) -> list[str]:

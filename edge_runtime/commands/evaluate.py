@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime import clock
+from edge_runtime.build.agreement import dice
+from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import SEVERITY, Clock, Kind, MeasurementName, Status
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import open_source
-from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.measure.anatomy import labels_of
 from edge_runtime.measure.fetal_head import head_circumference_mm
-from edge_runtime.pictures import full_mask
+from edge_runtime.pictures import full_mask, read_truth
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, model_used
 from edge_runtime.sync.journal import Stamp
@@ -135,7 +135,7 @@ def evaluate(
 ) -> Evaluation:
     """Runs every image that has a mask. Raises ConfigError where the folder is not as described above."""
     loaded = load_model(model)
-    pipeline = build_pipeline(loaded, open_backend(loaded, backend, precision, threads))
+    pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads))
     scores, latency, anatomy = Scores(), _Latency(pipeline), loaded.manifest.anatomy
     try:
         for frame, row in labelled(data, subjects):
@@ -190,30 +190,6 @@ def read_subjects(path: Path) -> set[str]:
         raise ConfigError(
             f"--subjects {path}: cannot be read; want a text file with one subject to a line"
         ) from exc
-
-
-def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
-    """The labelled mask (H, W). With two lungs, the part left in the image is the patient's right, the
-    first label.
-    """
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ConfigError(f"{path}: not an image")
-    truth: NDArray[np.uint8] = (mask > 127).astype(np.uint8)
-    if labels[:2] != ("lung_right", "lung_left"):
-        return truth
-    count, parts, stats, centres = cv2.connectedComponentsWithStats(truth, connectivity=8)
-    largest = sorted(range(1, count), key=lambda part: -stats[part, cv2.CC_STAT_AREA])[:2]
-    out: NDArray[np.uint8] = np.zeros_like(truth)
-    for value, part in enumerate(sorted(largest, key=lambda part: centres[part][0]), start=1):
-        out[parts == part] = value
-    return out
-
-
-def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2 |A and B| / (|A| + |B|); 1 where both are empty."""
-    total = np.count_nonzero(found) + np.count_nonzero(truth)
-    return 1.0 if total == 0 else 2.0 * np.count_nonzero(found & truth) / total
 
 
 class _Latency:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edge_runtime.infer.model import load_model, shipped_models
+from edge_runtime.infer.model import GATE_FRAMES, Manifest, load_model, shipped_models
 
 
 class ModelLine(msgspec.Struct, frozen=True):
@@ -12,9 +12,11 @@ class ModelLine(msgspec.Struct, frozen=True):
     version: str
     anatomy: str
     modality: tuple[str, ...]
-    precisions: tuple[str, ...]
+    precisions: tuple[str, ...]  # that the manifest accepts
     sha256: str
     path: str
+    graphs: dict[str, str]  # "fp32", "tensorrt int8", ...: the ONNX file of each
+    gate_frames: bool  # a device can judge for itself whether a precision is right
 
 
 def models() -> list[ModelLine]:
@@ -32,15 +34,25 @@ def models() -> list[ModelLine]:
                 manifest.precision.accepted,
                 model.sha256,
                 str(home),
+                _graphs(manifest),
+                GATE_FRAMES in manifest.files,
             )
         )
     return found
+
+
+def _graphs(manifest: Manifest) -> dict[str, str]:
+    own = {str(precision): graph.file for precision, graph in manifest.artifacts.items()}
+    return own | {f"tensorrt {kind}": graph.file for kind, graph in manifest.tensorrt.items()}
 
 
 def lines(found: list[ModelLine]) -> list[str]:
     """One line a model."""
     return [
         f"{model.name} {model.version}  {model.anatomy}  {'/'.join(model.modality) or 'any modality'}  "
-        f"{','.join(model.precisions)}  {model.sha256[:12]}  {model.path}"
+        f"{','.join(model.precisions)}  {model.sha256[:12]}  {model.path}\n"
+        f"    graphs: {', '.join(model.graphs)}; "
+        + ("with" if model.gate_frames else "without")
+        + " gate frames"
         for model in found
     ] or ["no model is shipped: run from a checkout or install the wheel"]

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import msgspec
 
 from edge_runtime import clock
+from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import SpacingSource
 from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
@@ -20,7 +21,6 @@ from edge_runtime.config import Config, read_config
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import Source, open_source
-from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.measure.quality import FreezeWatch
 from edge_runtime.pictures import PictureSink
@@ -140,7 +140,7 @@ def run(
         state = options.state or default_state()
         _guard(options, state)
         config = read_config(options.config, state)
-        pipeline = _open_pipeline(options, stack)
+        pipeline = _open_pipeline(options, stack, progress)
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
         pictures = PictureSink(options.masks, options.record)
@@ -205,9 +205,9 @@ def _policy(options: RunOptions, source: Source) -> Policy:
     return policy
 
 
-def _open_pipeline(options: RunOptions, stack: ExitStack) -> Pipeline:
+def _open_pipeline(options: RunOptions, stack: ExitStack, progress: Callable[[str], None] | None) -> Pipeline:
     model = load_model(options.model)
-    backend = open_backend(model, options.backend, options.precision, options.threads)
+    backend = open_gated(model, options.backend, options.precision, options.threads, say=progress)
     stack.callback(backend.close)
     return build_pipeline(model, backend, plane_confirmed=options.plane_confirmed)
 

@@ -21,6 +21,7 @@ from edge_runtime.errors import ConfigError
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
+GATE_FRAMES = "gate/frames.json"  # in a bundle: the frames by which a device gates an engine by itself
 EXTERNAL_DATA = b"\n\x08location\x12"  # the key of an external tensor's file, as protobuf writes it
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -96,6 +97,7 @@ class Tolerance(Table, frozen=True):
 class GateSpec(Table, frozen=True):
     """What a quantized or compiled model must keep of the fp32 one, or it is not used."""
 
+    phantoms: bool = False  # a bundle's own gate frames are drawn, not those of --frames: for shipped models
     min_frames: Annotated[int, msgspec.Meta(ge=8)] = 32  # with a structure to measure
     max_dice_drop: float = 0.001  # mean, where frames have labels
     min_agreement: float = 0.985  # mean Dice of the candidate's masks against the reference's
@@ -166,6 +168,24 @@ class Model:
                 f"model {self.manifest.name}: has no {precision} graph for TensorRT; edge-runtime quantize makes one"
             )
         return self._checked(named)
+
+    def named_file(self, name: str) -> bytes:
+        """The content of one of the bundle's other files, by its path in it. Raises ConfigError if the manifest
+        does not name it or it is not what was named.
+        """
+        path, wanted = self.home / name, self.manifest.files.get(name)
+        if wanted is None:
+            raise ConfigError(f"{path}: is not a file that model.toml names")
+        try:
+            content = path.read_bytes()
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != wanted:
+            raise ConfigError(
+                f"{path}: sha256 is {digest[:12]}..., model.toml says {wanted[:12]}...; restore the file"
+            )
+        return content
 
     def _checked(self, named: Artifact) -> tuple[Path, str]:
         path = self.home / named.file

@@ -24,6 +24,9 @@ from edge_runtime.types import Geometry, Mask
 
 Activation = Literal["none", "sigmoid", "softmax"]
 
+# What a graph gives that has the decision inside; `build/decide.py` appends it and says the shapes.
+LABELS, TOTAL, ROWS, COLUMNS = "decided_labels", "decided_total", "decided_rows", "decided_columns"
+
 
 @dataclass(frozen=True, slots=True)
 class Postprocess:
@@ -34,24 +37,23 @@ class Postprocess:
     names: tuple[str, ...]
     presence: str | None  # output (1, 1)
     keep_largest: bool
+    decided: bool = False  # the graph gives labels and sums in place of `mask`
 
     def read(self, outputs: Mapping[str, NDArray[Any]], geometry: Geometry) -> Mask:
         """The mask in `outputs`, copied out of them. Raises FrameError when they are not finite."""
-        probabilities = activate(outputs[self.mask][0], self.activation)
         presence = 1.0 if self.presence is None else float(outputs[self.presence].flat[0])
-        total = float(probabilities.sum(dtype=np.float32))
-        if not (np.isfinite(total) and np.isfinite(presence)):
+        read = _Decided(outputs) if self.decided else _Probabilities(outputs, self)
+        if not (np.isfinite(read.total) and np.isfinite(presence)):
             raise FrameError(
                 "the model gave values that are not finite (NaN or infinity)", Reason.MODEL_OUTPUT_INVALID
             )
-        labels = decide(probabilities)
+        labels = read.labels()
         _clear_padding(labels, geometry)
-        foreground = probabilities[-len(self.names) :]
         confidence, discarded = [], []
-        for value, channel in enumerate(foreground, start=1):
+        for value in range(1, len(self.names) + 1):
             part = cv2.compare(labels, value, cv2.CMP_EQ)  # 0 or 255
             count = cv2.countNonZero(part)
-            confidence.append(soft_dice(channel, part, count))
+            confidence.append(read.soft_dice(value, part, count, geometry))
             discarded.append(
                 _keep_largest(labels, part, value, count) if self.keep_largest and count else 0.0
             )
@@ -60,6 +62,48 @@ class Postprocess:
         )
 
 
+class _Probabilities:
+    """A mask output as it is: the decision and its sums are taken here."""
+
+    def __init__(self, outputs: Mapping[str, NDArray[Any]], post: Postprocess) -> None:
+        scores = outputs[post.mask][0]
+        with np.errstate(invalid="ignore"):  # infinities of both signs: told by `total`
+            self.total = float(scores.sum(dtype=np.float32))
+        self._probabilities = activate(scores, post.activation)
+        self._foreground = self._probabilities[-len(post.names) :]
+
+    def labels(self) -> NDArray[np.uint8]:
+        return decide(self._probabilities)
+
+    def soft_dice(self, value: int, part: NDArray[np.uint8], count: int, geometry: Geometry) -> float:
+        return soft_dice(self._foreground[value - 1], part, count)
+
+
+class _Decided:
+    """The outputs of a graph that has the decision inside."""
+
+    def __init__(self, outputs: Mapping[str, NDArray[Any]]) -> None:
+        self._labels = outputs[LABELS][0]
+        self._totals = outputs[TOTAL][0]
+        self._rows, self._columns = outputs[ROWS][0], outputs[COLUMNS][0]
+        self.total = float(self._totals.sum(dtype=np.float64))
+
+    def labels(self) -> NDArray[np.uint8]:
+        copied: NDArray[np.uint8] = self._labels.copy()
+        return copied
+
+    def soft_dice(self, value: int, part: NDArray[np.uint8], count: int, geometry: Geometry) -> float:
+        """Padding lies above and below or at the sides: the sums along the other axis leave it out."""
+        content, (_, grid_w) = geometry.content, geometry.grid_hw
+        if content.x0 == 0 and content.x1 == grid_w:
+            sums = self._rows[value - 1, content.y0 : content.y1]
+        else:
+            sums = self._columns[value - 1, content.x0 : content.x1]
+        total = float(self._totals[value - 1 - len(self._rows)])  # a background, if there is one, comes first
+        return _soft_dice_of(float(sums.sum(dtype=np.float64)), total, count)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # exp of a score below -88 is infinite, and its probability 0
 def activate(scores: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     """Probabilities (channels, h, w) of `scores`, which already are some with activation `none`."""
     if activation == "sigmoid":
@@ -93,8 +137,12 @@ def soft_dice(probabilities: NDArray[np.float32], part: NDArray[np.uint8], count
     if count == 0:
         return 0.0
     inside = cv2.mean(probabilities, mask=part)[0] * count
-    outside = float(probabilities.sum(dtype=np.float32))
-    return min(1.0, max(0.0, 2.0 * inside / (outside + count)))
+    return _soft_dice_of(inside, float(probabilities.sum(dtype=np.float32)), count)
+
+
+def _soft_dice_of(inside: float, total: float, count: int) -> float:
+    """Of the sums of p: over the `count` pixels decided for a label, and over the grid."""
+    return min(1.0, max(0.0, 2.0 * inside / (total + count))) if count else 0.0
 
 
 def _clear_padding(labels: NDArray[np.uint8], geometry: Geometry) -> None:
@@ -125,6 +173,8 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
     """How to read what `backend` gives for `model`. Raises BackendError when the two do not fit."""
     spec = model.manifest.output
     outputs = {name: array.shape for name, array in backend.slots[0].outputs.items()}
+    if LABELS in outputs:
+        return _postprocess_decided(model, outputs)
     mask = spec.mask or next(iter(outputs))
     for name in filter(None, (mask, spec.presence)):
         if name not in outputs:
@@ -143,3 +193,17 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
             f"{model.home}: output {mask!r} has {shape[1]} channels, want {len(names)} labels and a background"
         )
     return Postprocess(mask, spec.activation, names, spec.presence, model.manifest.anatomy != "mask_only")
+
+
+def _postprocess_decided(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> Postprocess:
+    """How to read a graph with the decision inside. Raises BackendError where an output of it is missing."""
+    spec = model.manifest.output
+    for name in filter(None, (TOTAL, ROWS, COLUMNS, spec.presence)):
+        if name not in outputs:
+            raise BackendError(f"{model.home}: no output {name!r}, the engine has {', '.join(outputs)}")
+    count = outputs[ROWS][1]
+    names = spec.labels or tuple(f"class_{k}" for k in range(1, count + 1))
+    if len(names) != count:
+        raise BackendError(f"{model.home}: the engine decides {count} labels, want {len(names)}")
+    keep_largest = model.manifest.anatomy != "mask_only"
+    return Postprocess(LABELS, "none", names, spec.presence, keep_largest, decided=True)

@@ -7,14 +7,28 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
+import numpy as np
+
 from edge_runtime.codes import Reason
 from edge_runtime.errors import ConfigError
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.types import Mask, Measurement, Spacing
+from edge_runtime.types import Mask, Measurement, Spacing, Unit
 
 Measure = Callable[[Mask, "Spacing | None", "Reason | None", MeasureSettings], tuple[Measurement, ...]]
+RawValues = Callable[[Mask, "Spacing | None"], dict[str, float]]
 
-# Each module has `measure` and `LABELS`, the label names it wants in a mask.
+AREA_SHARE = "area_share"  # among the raw values of every anatomy; no measurement, never in a finding
+_UNITS: dict[str, Unit] = {  # those that are no millimetres
+    AREA_SHARE: "1",
+    "cephalic_index": "%",
+    "gestational_age": "d",
+    "lumen_area": "mm2",
+    "lung_area_right": "cm2",
+    "lung_area_left": "cm2",
+    "lung_area_ratio": "1",
+}
+
+# Each module has `measure`, `raw_values` and `LABELS`, the label names it wants in a mask.
 _ANATOMIES = {
     "fetal_head": "edge_runtime.measure.fetal_head",
     "vessel": "edge_runtime.measure.vessel",
@@ -32,6 +46,27 @@ def measure(
 ) -> tuple[Measurement, ...]:
     """The measurements of `anatomy` in `mask`; the frame's own reasons come later (`findings.assemble`)."""
     return measurer(anatomy)(mask, spacing, spacing_reason, settings)
+
+
+def raw_values(anatomy: str, mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """Every value of `anatomy` in `mask` by its measurement's name, whether or not it may be shown.
+
+    For comparing two masks of one frame, never for showing: nothing is withheld here. Units are those of
+    `measure`; without a spacing lengths and areas are in source pixels, their names end in `_px`. A value
+    that cannot be had, as of an empty mask, is left out; `area_share`, the labels' share of the picture's
+    part of the grid, is always there.
+    """
+    measured = cast(RawValues, import_module(_module(anatomy)).raw_values)(mask, spacing)
+    height, width = mask.geometry.content.size_hw
+    share = float(np.count_nonzero(mask.labels) / (height * width))
+    return {**measured, AREA_SHARE: share}
+
+
+def unit_of(name: str) -> Unit:
+    """The unit of a raw value."""
+    if name.endswith("_px"):
+        return "{pixel}2" if "_area" in name else "{pixel}"
+    return _UNITS.get(name, "mm")
 
 
 @cache

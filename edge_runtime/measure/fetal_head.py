@@ -67,6 +67,16 @@ def head_circumference_mm(mask: Mask, spacing: Spacing) -> float | None:
     return None if ellipse is None else ellipse.circumference
 
 
+def raw_values(mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """The lengths and the index of `measure`, whether or not they may be shown; none of an empty mask."""
+    scale = scale_of(mask.geometry, spacing, None, MeasureSettings())
+    ellipse = moment_ellipse(mask.of("head"), scale.cell)
+    if ellipse is None:
+        return {}
+    values = _values(ellipse, scale, [], MeasureSettings())
+    return {one.name.value: one.value for one in values if one.value is not None}
+
+
 def _values(
     ellipse: Ellipse | None, scale: Scale, shape: list[Reason], settings: MeasureSettings
 ) -> list[Measurement]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.measure.ellipse import border_contact
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.measure.values import measured, part_reasons, scale_of
+from edge_runtime.measure.values import Scale, measured, part_reasons, scale_of
 from edge_runtime.types import Box, Mask, Measurement, Spacing, Unit
 
 LABELS = ("lung_right", "lung_left")
@@ -40,40 +40,60 @@ def measure(
     chest.
     """
     scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
-    row, column = scale.cell
     sides = [mask.of(label) for label in LABELS]
-    right, left = (np.count_nonzero(side) * row * column for side in sides)
+    right, left, width = _sizes(sides, scale.cell)
     ratio = right / left if left else None
-    width = _inner_width(sides[0] | sides[1]) * column
     shape = {reason for label in LABELS for reason in part_reasons(mask, label, settings)}
     shape |= _missing_or_cut(sides, mask.geometry.content, scale.cell)
     if ratio is not None and not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         shape.add(Reason.OUT_OF_RANGE)
     if scale.used is not None and not WIDTH_RANGE_MM[0] <= width <= WIDTH_RANGE_MM[1]:
         shape.add(Reason.OUT_OF_RANGE)
-    name = MeasurementName
-    lengths: tuple[tuple[MeasurementName, float, Unit, str], ...]
-    if scale.used is not None:
-        lengths = (
-            (name.LUNG_AREA_RIGHT, right / 100, "cm2", _AREA),
-            (name.LUNG_AREA_LEFT, left / 100, "cm2", _AREA),
-            (name.LUNG_WIDTH, width, "mm", _WIDTH),
-        )
-    else:
-        lengths = (
-            (name.LUNG_AREA_RIGHT_PX, right, "{pixel}2", _AREA),
-            (name.LUNG_AREA_LEFT_PX, left, "{pixel}2", _AREA),
-            (name.LUNG_WIDTH_PX, width, "{pixel}", _WIDTH),
-        )
     found = [
         measured(which, value, unit, formula, scale, (*shape, *scale.length), settings)
-        for which, value, unit, formula in lengths
+        for which, value, unit, formula in _lengths(right, left, width, scale)
     ]
     # Pixel areas cancel in the ratio, their shape too: no spacing touches it but one the model was not made
     # for.
     beyond = {Reason.SPACING_OUTSIDE_MODEL_RANGE} & set(scale.length)
-    found.append(measured(name.LUNG_AREA_RATIO, ratio, "1", _RATIO, scale, shape | beyond, settings))
+    found.append(
+        measured(MeasurementName.LUNG_AREA_RATIO, ratio, "1", _RATIO, scale, shape | beyond, settings)
+    )
     return tuple(found)
+
+
+def raw_values(mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """The values of `measure`, whether or not they may be shown; without those of a lung that is not there."""
+    scale = scale_of(mask.geometry, spacing, None, MeasureSettings())
+    right, left, width = _sizes([mask.of(label) for label in LABELS], scale.cell)
+    values = {name.value: value for name, value, _, _ in _lengths(right, left, width, scale) if value > 0}
+    if right > 0 and left > 0:
+        values[MeasurementName.LUNG_AREA_RATIO.value] = right / left
+    return values
+
+
+def _sizes(sides: Sequence[NDArray[np.bool_]], cell: tuple[float, float]) -> tuple[float, float, float]:
+    """Areas right and left and the inner width, in the unit of `cell` = (row, column)."""
+    right, left = (np.count_nonzero(side) * cell[0] * cell[1] for side in sides)
+    return right, left, _inner_width(sides[0] | sides[1]) * cell[1]
+
+
+def _lengths(
+    right: float, left: float, width: float, scale: Scale
+) -> tuple[tuple[MeasurementName, float, Unit, str], ...]:
+    """Name, value, unit and formula of each measurement that a spacing gives its unit."""
+    name = MeasurementName
+    if scale.used is not None:
+        return (
+            (name.LUNG_AREA_RIGHT, right / 100, "cm2", _AREA),
+            (name.LUNG_AREA_LEFT, left / 100, "cm2", _AREA),
+            (name.LUNG_WIDTH, width, "mm", _WIDTH),
+        )
+    return (
+        (name.LUNG_AREA_RIGHT_PX, right, "{pixel}2", _AREA),
+        (name.LUNG_AREA_LEFT_PX, left, "{pixel}2", _AREA),
+        (name.LUNG_WIDTH_PX, width, "{pixel}", _WIDTH),
+    )
 
 
 def _missing_or_cut(

@@ -14,3 +14,8 @@ def measure(
 ) -> tuple[Measurement, ...]:
     """Nothing: a finding of it says `no_measurement_defined`."""
     return ()
+
+
+def raw_values(mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """Nothing either."""
+    return {}

@@ -8,9 +8,9 @@ pixels.
 from __future__ import annotations
 
 from edge_runtime.codes import MeasurementName, Reason
-from edge_runtime.measure.ellipse import border_contact, moment_ellipse, overlap
+from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.measure.values import measured, part_reasons, scale_of
+from edge_runtime.measure.values import Scale, measured, part_reasons, scale_of
 from edge_runtime.types import Mask, Measurement, Spacing, Unit
 
 LABELS = ("lumen",)
@@ -33,11 +33,9 @@ def measure(
     lumen = mask.of("lumen")
     ellipse = moment_ellipse(lumen, scale.cell)
     reasons = [*part_reasons(mask, "lumen", settings), *scale.length]
-    area = major = minor = None
     if ellipse is None:
         reasons.append(Reason.STRUCTURE_NOT_FOUND)
     else:
-        area, major, minor = ellipse.area, 2 * ellipse.semi_major, 2 * ellipse.semi_minor
         if (
             border_contact(lumen, mask.geometry.content, scale.cell)
             > MAX_BORDER_SHARE * ellipse.circumference
@@ -46,23 +44,37 @@ def measure(
         if overlap(ellipse, lumen) < settings.min_ellipse_iou:
             reasons.append(Reason.SHAPE_NOT_ELLIPTIC)
         low, high = DIAMETER_RANGE_MM
-        if scale.used is not None and not (low <= minor and major <= high):
+        if scale.used is not None and not (low <= 2 * ellipse.semi_minor and 2 * ellipse.semi_major <= high):
             reasons.append(Reason.OUT_OF_RANGE)
+    return tuple(
+        measured(which, value, unit, formula, scale, reasons, settings)
+        for which, value, unit, formula in _values(ellipse, scale)
+    )
+
+
+def raw_values(mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """The values of `measure`, whether or not they may be shown; none of an empty mask."""
+    scale = scale_of(mask.geometry, spacing, None, MeasureSettings())
+    values = _values(moment_ellipse(mask.of("lumen"), scale.cell), scale)
+    return {name.value: value for name, value, _, _ in values if value is not None}
+
+
+def _values(
+    ellipse: Ellipse | None, scale: Scale
+) -> tuple[tuple[MeasurementName, float | None, Unit, str], ...]:
+    """Name, value, unit and formula of each measurement."""
+    area = major = minor = None
+    if ellipse is not None:
+        area, major, minor = ellipse.area, 2 * ellipse.semi_major, 2 * ellipse.semi_minor
     name = MeasurementName
-    values: tuple[tuple[MeasurementName, float | None, Unit, str], ...]
     if scale.used is not None:
-        values = (
+        return (
             (name.LUMEN_AREA, area, "mm2", _AREA),
             (name.LUMEN_DIAMETER_MAJOR, major, "mm", _MAJOR),
             (name.LUMEN_DIAMETER_MINOR, minor, "mm", _MINOR),
         )
-    else:
-        values = (
-            (name.LUMEN_AREA_PX, area, "{pixel}2", _AREA),
-            (name.LUMEN_DIAMETER_MAJOR_PX, major, "{pixel}", _MAJOR),
-            (name.LUMEN_DIAMETER_MINOR_PX, minor, "{pixel}", _MINOR),
-        )
-    return tuple(
-        measured(which, value, unit, formula, scale, reasons, settings)
-        for which, value, unit, formula in values
+    return (
+        (name.LUMEN_AREA_PX, area, "{pixel}2", _AREA),
+        (name.LUMEN_DIAMETER_MAJOR_PX, major, "{pixel}", _MAJOR),
+        (name.LUMEN_DIAMETER_MINOR_PX, minor, "{pixel}", _MINOR),
     )

@@ -194,8 +194,8 @@ shared with other work (seed {training["seed"]}), from a checkout with the `trai
     python -m models.training.export --weights build/fetal_head/weights.pt
 
 The schedule follows the clock, so another machine, or a busy one, gives other weights; the spread between
-repetitions was not measured. This card, `model.toml`, `model.onnx` and `test_subjects.txt` are written by the
-second command.
+repetitions was not measured. This card, `model.onnx`, `test_subjects.txt` and the recipe in `calibration/` are
+written by the second command; `make quantize` makes the bundle of them.
 """
 
 

@@ -125,9 +125,9 @@ def store(image: Grey, mask: Grey | None, kind: str) -> Stored:
     content = fit_region(box, STORE_HW, "letterbox").content
     canvas, target = np.zeros((2, *STORE_HW), np.uint8)
     inside = (slice(content.y0, content.y1), slice(content.x0, content.x1))
-    resize_grey(image, canvas[inside], None)
+    resize_grey(image, canvas[inside])
     if mask is not None:
-        resize_grey(mask, target[inside], None)
+        resize_grey(mask, target[inside])
     return Stored(canvas, target, content, kind)
 
 

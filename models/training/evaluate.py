@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
-from edge_runtime.commands.evaluate import dice, labelled, read_truth
+from edge_runtime.build.agreement import dice
+from edge_runtime.commands.evaluate import labelled
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
@@ -25,7 +26,7 @@ from edge_runtime.infer.model import Artifact, Manifest, Model, OutputSpec, Prec
 from edge_runtime.measure.ellipse import Ellipse, moment_ellipse, overlap
 from edge_runtime.measure.fetal_head import LABELS
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.pictures import full_mask
+from edge_runtime.pictures import full_mask, read_truth
 from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import Frame, Origin, Spacing
 from models.training import augment

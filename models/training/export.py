@@ -1,13 +1,13 @@
 """From trained weights to what ships: `python -m models.training.export --weights DIR/weights.pt`.
 
-Writes model.onnx, measures it on every split, and writes model.toml, evaluation.json (beside the weights) and
-CARD.md from what was measured, and test_subjects.txt, for `edge-runtime evaluate --subjects`.
+Writes model.onnx, measures it on every split, and writes from what was measured: the recipe that `make quantize`
+makes the bundle of, evaluation.json (beside the weights), CARD.md, and test_subjects.txt, for
+`edge-runtime evaluate --subjects` and for `quantize --without`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import warnings
@@ -80,8 +80,8 @@ def multiply_adds(model: Path) -> int:
     )
 
 
-def manifest_of(model: Path, results: dict[str, Any]) -> str:
-    """The text of model.toml for `model` with the chosen rule and intervals."""
+def recipe_of(results: dict[str, Any]) -> str:
+    """The text of the recipe with the chosen rule and intervals: model.toml without its files."""
     rule, intervals, precision = results["rule"], results["interval"], results["precision"]
     accepted = ["fp32", "bf16"] if precision["openvino_bf16"]["accepted"] else ["fp32"]
     widths = "\n".join(
@@ -92,10 +92,6 @@ def manifest_of(model: Path, results: dict[str, Any]) -> str:
 version = "{VERSION}"
 anatomy = "fetal_head"
 modality = ["US"]
-
-[artifacts.fp32]
-file = "{model.name}"
-sha256 = "{hashlib.sha256(model.read_bytes()).hexdigest()}"
 
 [input]
 name = "image"
@@ -124,6 +120,12 @@ exams = {intervals["exams"]}
 
 [precision]
 accepted = {json.dumps(accepted)}  # bf16: p99 of |dHC| at most 0.5 mm, largest 1 mm, Dice within 0.001
+
+[gate]  # of a candidate against fp32, frame by frame, in millimetres
+phantoms = true
+
+[gate.measurement]
+head_circumference = {{ mean = 0.1, p99 = 0.5, max = 1.0 }}
 """
 
 
@@ -131,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.export", description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("build/fetal_head/weights.pt"))
     parser.add_argument("--to", type=Path, default=Path("models/fetal_head"))
+    parser.add_argument("--recipe", type=Path, default=Path("calibration/fetal_head/recipe.toml"))
     arguments = parser.parse_args()
     model = arguments.to / "model.onnx"
     export_onnx(arguments.weights, model)
@@ -140,7 +143,7 @@ def main() -> None:
     results["gmac"] = multiply_adds(model) / 1e9
     results["parameters"] = sum(p.numel() for p in HeadNet().parameters())
     (arguments.weights.parent / "evaluation.json").write_text(json.dumps(results, indent=1))
-    (arguments.to / "model.toml").write_text(manifest_of(model, results))
+    arguments.recipe.write_text(recipe_of(results))
     (arguments.to / "CARD.md").write_text(card_of(results))
     listed = "".join(f"{subject}\n" for subject in subjects(data_root(), "test"))
     (arguments.to / "test_subjects.txt").write_text(listed)

@@ -400,11 +400,14 @@ def test_a_closed_stdout_is_never_printed_into_another_file(tmp_path: Path) -> N
 
 
 def test_nothing_is_written_or_called_outside_the_named_folders(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+    home, cache = tmp_path / "home", tmp_path / "cache"
     home.mkdir()
-    done = edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path, env={"HOME": str(home)})
+    named = {"HOME": str(home), "XDG_CACHE_HOME": "", "EDGE_RUNTIME_CACHE": str(cache)}
+    done = edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path, env=named)
     assert done.code == 0
     assert list(home.iterdir()) == []
+    kept = {path.relative_to(cache).parts[0] for path in cache.rglob("*") if path.is_file()}
+    assert kept <= {"precision"}  # which precision is fastest and right here
     code = "import sys, edge_runtime.infer.backends.openvino; print(sys.modules['openvino_telemetry'])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == "None"

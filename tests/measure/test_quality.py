@@ -158,7 +158,7 @@ def on_grid(image, grid_hw=(192, 288)):
     where = fit_region(Box(0, 0, image.shape[1], image.shape[0]), grid_hw, "letterbox")
     content = where.content
     grid = np.zeros(grid_hw, np.uint8)
-    resize_grey(image, grid[content.y0 : content.y1, content.x0 : content.x1], None)
+    resize_grey(image, grid[content.y0 : content.y1, content.x0 : content.x1])
     return grid, where
 
 

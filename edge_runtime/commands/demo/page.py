@@ -13,6 +13,7 @@ from edge_runtime.commands.demo.report import (
     YOURS,
     DemoReport,
     caution,
+    gated,
     kept,
     real_heads,
     sized,
@@ -175,6 +176,8 @@ def _told(report: DemoReport) -> str:
         rows.append(("Real heart", _heart(report.echo)))
     if report.heads is not None:
         rows.append(("Real heads", [_sentence(text) for text in real_heads(report.heads)]))
+    if report.gate is not None:
+        rows.append(("The gate", [_sentence(text) for text in gated(report.gate)]))
     rows.append(("Delivery", [_sentence(text) for text in kept(report.delivery)]))
     if report.notes:
         rows.append(("Left out", [_sentence(note) for note in report.notes]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.commands.demo.findings import Delivery, Measured
+from edge_runtime.commands.demo.harm import GatePart
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
@@ -34,6 +35,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     phantom: Measured | None  # the second phantom, every frame a finding
     echo: EchoPart | None
     heads: HeadsPart | None
+    gate: GatePart | None  # a sound and a spoilt quantization
     killed: list[str]
     delivery: Delivery
     files: Files
@@ -54,6 +56,7 @@ def lines(report: DemoReport) -> list[str]:
         *_row("Measured", _measured(report)),
         *_row("Echo", _echo(report.echo)),
         *_row("Heads", _heads(report.heads)),
+        *_row("Gate", gated(report.gate)),
         *_row("Killed", killed),
         *_row("Kept", kept(report.delivery)),
         *_row("Failed", report.problems),
@@ -141,6 +144,19 @@ def real_heads(heads: HeadsPart) -> list[str]:
         inside = f"inside the interval {heads.inside} of {heads.measured} times"
         said.append(f"{heads.mean_error_mm:.1f} mm from the published value on average, {inside}")
     return said
+
+
+def gated(gate: GatePart | None) -> list[str]:
+    """Both verdicts, a line each."""
+    if gate is None:
+        return []
+    sound = "accepted" if gate.sound_accepted else "refused"
+    spoilt = "refused" if gate.spoilt_refused else "accepted"
+    return [
+        f"INT8 as shipped is {sound}: {gate.sound_mean_mm:.2f} mm from fp32 on average, {gate.sound_largest_mm:.2f} mm "
+        f"at most, on {gate.frames} frames",
+        f"INT8 with one scale spoilt is {spoilt}" + (f": {gate.why}" if gate.why else ""),
+    ]
 
 
 def kept(delivery: Delivery) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the demo does, in order: stream, kill, look at foreign and real images, deliver, compare, draw."""
+"""What the demo does, in order: stream, kill, look at foreign and real images, deliver, compare, judge, draw."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.commands.demo import drawing, exhibits, findings, page, plot
 from edge_runtime.commands.demo.findings import Delivery, Measured, Tail
+from edge_runtime.commands.demo.harm import GatePart, gate_part
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart, echo_part, heads_part, live_part
 from edge_runtime.commands.demo.plot import Timeline
 from edge_runtime.commands.demo.processes import (
@@ -29,6 +30,7 @@ from edge_runtime.commands.run import RunReport
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.types import Finding
 
+MODEL = "fetal_head"
 FPS = 30
 LIVE_MM, LIVE = 250.0, "phantom:fetal_head?hc_mm=250&seed=1"
 STILL_MM, STILL, STILL_FRAMES = 180.0, "phantom:fetal_head?hc_mm=180&seed=2", 60
@@ -65,6 +67,7 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
             )
         show.deliver()
     delivery = show.compare()
+    show.gate()
     show.draw()
     return show.finish(delivery, (clock.monotonic_ns() - begun_ns) / 1e9)
 
@@ -89,6 +92,7 @@ class Shown:
     phantom: Measured | None = None
     echo: EchoPart | None = None
     heads: HeadsPart | None = None
+    gate: GatePart | None = None
     last: RunReport | None = None  # of any run: all have the same model
 
 
@@ -196,6 +200,16 @@ class Show:
         if self._report(run) is not None:
             self.shown.heads = heads_part(run.findings(), self.real.true_mm, self.real.held_out)
 
+    def gate(self) -> None:
+        """The shipped INT8 graph and the same with a spoilt scale, before the gate."""
+        if find_spec("onnx") is None:
+            self.notes.append("no gate: pip install 'edge-runtime[build]', then run the demo again")
+            return
+        self.say("the gate: INT8 as shipped, and INT8 with one layer's scale spoilt")
+        self.shown.gate = part = gate_part(MODEL)
+        if part is not None and not part.as_it_should_be:
+            self.problems.append("gate: a sound quantization was refused or a harmful one accepted")
+
     def deliver(self) -> None:
         """Waits until the outbox is empty, then ends the wire."""
         state, wire = self.stage.state, self.wire
@@ -267,6 +281,7 @@ class Show:
             phantom=shown.phantom,
             echo=shown.echo,
             heads=shown.heads,
+            gate=shown.gate,
             killed=[event.what for event in self.timeline.events],
             delivery=delivery,
             files=self._files(),
@@ -294,7 +309,7 @@ class Show:
         """Starts `edge-runtime run`; it is ended when the demo ends."""
         out = self.stage.work / f"{name}.jsonl"
         command = edge_runtime(
-            *("run", "--model", "fetal_head", "--source", source, "--state", str(self.stage.state)),
+            *("run", "--model", MODEL, "--source", source, "--state", str(self.stage.state)),
             *("--config", str(self.stage.config), "--out", str(out), "--json", *more),
         )
         child = Child(name, command, self.stage.work).start()

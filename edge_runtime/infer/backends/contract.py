@@ -26,7 +26,7 @@ class Slot:
     """Buffers for one inference."""
 
     index: int
-    input: NDArray[Any]  # (1, 1, h, w) uint8 or float32: write here between acquire and submit
+    input: NDArray[Any]  # (1, 1 or 3, h, w) uint8 or float32: write here between acquire and submit
     outputs: Mapping[str, NDArray[Any]]  # by the graph's output names: read here between wait and release
     state: State = "free"
     infer_ms: float = (
@@ -134,25 +134,38 @@ def check_input(spec: InputSpec, name: str, dtype: np.dtype[Any], where: str) ->
 
 
 def fix_shape(
-    shape: Sequence[int | str | None], grid_hw: tuple[int, int] | None, where: str
+    shape: Sequence[int | str | None],
+    grid_hw: tuple[int, int] | None,
+    where: str,
+    channels: int | None = None,
 ) -> tuple[int, int, int, int]:
-    """The static (1, 1, h, w) of a graph's input; free axes come from `grid_hw`. Raises BackendError."""
-    wanted = (1, 1, *(grid_hw or (None, None)))
-    if len(shape) != 4:
+    """The static (1, 1 or 3, h, w) of a graph's input; free axes come from `channels` (1) and `grid_hw`.
+
+    Raises BackendError.
+    """
+    sizes = [has if isinstance(has, int) and has > 0 else None for has in shape]
+    if len(sizes) != 4:
         raise BackendError(
-            f"{where}: the model's input is {list(shape)}, want one grey image as [1, 1, height, width]"
+            f"{where}: the model's input is {list(shape)}, want one picture as [1, 1 or 3, height, width]"
         )
+    if sizes[3] in (1, 3) and sizes[1] not in (1, 3):
+        raise BackendError(
+            f"{where}: the model's input is {list(shape)}, channels last; export it with channels first "
+            "(tf2onnx --inputs-as-nchw INPUT:0 --outputs-as-nchw OUTPUT:0; PyTorch does so by itself)"
+        )
+    if sizes[1] not in (None, 1, 3):
+        raise BackendError(f"{where}: the model's input has {sizes[1]} channels, want 1 (grey) or 3")
+    wanted = (1, channels or sizes[1] or 1, *(grid_hw or (None, None)))
     fixed = []
-    for axis, (has, want) in enumerate(zip(shape, wanted, strict=True)):
-        size = has if isinstance(has, int) and has > 0 else want
-        if size is None:
+    for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True)):
+        if size is None and want is None:
             raise BackendError(
                 f"{where}: height and width of the input are free; set [input] grid_hw in model.toml"
             )
-        if want is not None and size != want:
+        if size is not None and want is not None and size != want:
             what = "channels" if axis == 1 else "batch" if axis == 0 else "grid"
             raise BackendError(
-                f"{where}: the model's input is {list(shape)}, want [1, 1, height, width] with {what} {want}"
+                f"{where}: the model's input is {list(shape)}, want [1, 1 or 3, height, width] with {what} {want}"
             )
-        fixed.append(size)
+        fixed.append(size or want or 1)
     return fixed[0], fixed[1], fixed[2], fixed[3]

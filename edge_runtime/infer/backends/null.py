@@ -26,7 +26,9 @@ class NullBackend:
         if output.presence is not None:
             names[output.presence] = (1, 1)
         self.threads = threads
-        self._ledger = Ledger(make_slots(2, (1, 1, *grid_hw), np.dtype(spec.dtype or "uint8"), names))
+        self._ledger = Ledger(
+            make_slots(2, (1, spec.channels or 1, *grid_hw), np.dtype(spec.dtype or "uint8"), names)
+        )
 
     @property
     def slots(self) -> Sequence[Slot]:

@@ -98,10 +98,12 @@ def _input_of(session: Any, model: Model) -> tuple[tuple[int, int, int, int], np
     where = str(model.home)
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise BackendError(f"{where}: the model has {len(inputs)} inputs, want one grey image")
+        raise BackendError(f"{where}: the model has {len(inputs)} inputs, want one picture")
     if inputs[0].type not in _DTYPES:
         raise BackendError(f"{where}: the model's input is {inputs[0].type}, want uint8 or float32")
-    return fix_shape(inputs[0].shape, model.manifest.input.grid_hw, where), np.dtype(_DTYPES[inputs[0].type])
+    spec = model.manifest.input
+    shape = fix_shape(inputs[0].shape, spec.grid_hw, where, spec.channels)
+    return shape, np.dtype(_DTYPES[inputs[0].type])
 
 
 def _output_shapes(session: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, tuple[int, ...]]:
@@ -114,11 +116,13 @@ def _output_shapes(session: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     return {name: result.shape for name, result in named.items()}
 
 
+def offers(model: Model) -> tuple[Precision, ...]:
+    """What onnxruntime runs `model` in; where nothing is measured, the first that is accepted is taken."""
+    return ("fp32", "int8") if "int8" in model.manifest.artifacts else ("fp32",)
+
+
 def load(model: Model, precision: str, threads: int) -> OnnxRuntimeBackend:
     """`model` on `threads` threads. Raises ConfigError or BackendError."""
-    offers: tuple[Precision, ...] = ("fp32",)
-    if "int8" in model.manifest.artifacts:
-        offers = ("fp32", "int8")
-    chosen = accepted_precision(model, precision, offers, "onnxruntime")
+    chosen = accepted_precision(model, precision, offers(model), "onnxruntime")
     path, _ = model.artifact(chosen)
     return OnnxRuntimeBackend(path, model, chosen, threads)

@@ -60,8 +60,10 @@ class OpenVinoBackend:
                 },
             )
             dtype = np.dtype(compiled.input(0).element_type.to_dtype())
-            check_input(model.manifest.input, compiled.input(0).any_name, dtype, str(model.home))
-            outputs = _output_shapes(compiled, model)
+            check_input(model.manifest.input, graph.input(0).any_name, dtype, str(model.home))
+            # a compiled graph's tensors also answer to the names of what was fused into them
+            names = [output.any_name for output in graph.outputs]
+            outputs = dict(zip(names, _output_shapes(compiled, model), strict=True))
         except BackendError:
             raise
         except Exception as exc:
@@ -73,7 +75,7 @@ class OpenVinoBackend:
                 f"{onnx}: asked OpenVINO for {precision}, it runs {ran}; choose --precision fp32"
             )
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
-        self._requests = [_bind(compiled, slot) for slot in self._ledger.slots]
+        self._requests = [_bind(compiled, names, slot) for slot in self._ledger.slots]
 
     @property
     def slots(self) -> Sequence[Slot]:
@@ -114,15 +116,15 @@ def _read_onnx(path: Path) -> Any:
 
 
 def _fix_input(graph: Any, model: Model) -> tuple[int, int, int, int]:
-    """The static input shape, set on `graph`. A float or uint8 grey image is all that is taken."""
+    """The static input shape, set on `graph`. A float or uint8 picture is all that is taken."""
     where = str(model.home)
     if len(graph.inputs) != 1:
-        raise BackendError(f"{where}: the model has {len(graph.inputs)} inputs, want one grey image")
+        raise BackendError(f"{where}: the model has {len(graph.inputs)} inputs, want one picture")
     partial = graph.input(0).partial_shape
     if partial.rank.is_dynamic:
-        raise BackendError(f"{where}: the model's input has no rank, want [1, 1, height, width]")
+        raise BackendError(f"{where}: the model's input has no rank, want [1, 1 or 3, height, width]")
     axes = [axis.get_length() if axis.is_static else None for axis in partial]
-    shape = fix_shape(axes, model.manifest.input.grid_hw, where)
+    shape = fix_shape(axes, model.manifest.input.grid_hw, where, model.manifest.input.channels)
     if partial.is_dynamic:
         graph.reshape(list(shape))
     if graph.input(0).element_type.to_dtype() not in (np.uint8, np.float32):
@@ -132,21 +134,21 @@ def _fix_input(graph: Any, model: Model) -> tuple[int, int, int, int]:
     return shape
 
 
-def _output_shapes(compiled: Any, model: Model) -> dict[str, tuple[int, ...]]:
+def _output_shapes(compiled: Any, model: Model) -> list[tuple[int, ...]]:
     for output in compiled.outputs:
         if output.element_type.to_dtype() != np.float32 or output.partial_shape.is_dynamic:
             raise BackendError(
                 f"{model.home}: output {output.any_name!r} is {output.element_type} {output.partial_shape}, want float32 of a fixed shape"
             )
-    return {output.any_name: tuple(output.shape) for output in compiled.outputs}
+    return [tuple(output.shape) for output in compiled.outputs]
 
 
-def _bind(compiled: Any, slot: Slot) -> Any:
+def _bind(compiled: Any, names: Sequence[str], slot: Slot) -> Any:
     """A request that reads and writes the slot's own memory."""
     request = compiled.create_infer_request()
     request.set_input_tensor(ov.Tensor(slot.input, shared_memory=True))
-    for index, output in enumerate(compiled.outputs):
-        request.set_output_tensor(index, ov.Tensor(slot.outputs[output.any_name], shared_memory=True))
+    for index, name in enumerate(names):
+        request.set_output_tensor(index, ov.Tensor(slot.outputs[name], shared_memory=True))
     return request
 
 
@@ -173,11 +175,14 @@ def _last_line(exc: Exception) -> str:
     return lines[-1] if lines else type(exc).__name__
 
 
+def offers(model: Model) -> tuple[Precision, ...]:
+    """What this processor runs `model` in; where nothing is measured, the first that is accepted is taken."""
+    own: tuple[Precision, ...] = ("bf16", "fp32") if runs_bf16_natively() else ("fp32",)
+    return (*own, "int8") if "int8" in model.manifest.artifacts else own
+
+
 def load(model: Model, precision: str, threads: int) -> OpenVinoBackend:
     """`model` in `precision` (or `auto`) on `threads` threads. Raises ConfigError or BackendError."""
-    offers: tuple[Precision, ...] = ("bf16", "fp32") if runs_bf16_natively() else ("fp32",)
-    if "int8" in model.manifest.artifacts:
-        offers = (*offers, "int8")
-    chosen = accepted_precision(model, precision, offers, "openvino")
+    chosen = accepted_precision(model, precision, offers(model), "openvino")
     path, _ = model.artifact(chosen)
     return OpenVinoBackend(path, model, chosen, threads)

@@ -19,18 +19,27 @@ BACKENDS = {
     ),
     "onnxruntime": ("edge_runtime.infer.backends.onnxruntime:load", "onnxruntime", "pip install onnxruntime"),
     "null": ("edge_runtime.infer.backends.null:load", "numpy", ""),
+    "tensorrt": (
+        "edge_runtime.infer.backends.tensorrt:load",
+        "tensorrt",
+        "it comes with JetPack; edge-runtime doctor says how to get it",
+    ),
 }
 PREFERRED = ("openvino", "onnxruntime")  # of `auto`; openvino is 2 to 7 times faster on x86
 
 
-def choose_backend(name: str) -> str:
-    """The backend that `name` means on this machine. Raises ConfigError for an unknown or a missing one."""
+def choose_backend(name: str, model: Model | None = None, precision: str = "auto") -> str:
+    """The backend that `name` means on this machine. Raises ConfigError for an unknown or a missing one.
+
+    `auto` is tensorrt where there is a GPU, the library and an engine of `model` that was gated on this device.
+    """
     if name == "auto":
+        if model is not None and model.manifest.tensorrt and find_spec("tensorrt"):
+            from edge_runtime.infer.backends.tensorrt import has_engine
+
+            if has_engine(model, precision):
+                return "tensorrt"
         return next(known for known in PREFERRED if find_spec(BACKENDS[known][1]))
-    if name == "tensorrt":
-        raise ConfigError(
-            "backend tensorrt: not in this version; use --backend auto (openvino or onnxruntime)"
-        )
     if name not in BACKENDS:
         raise ConfigError(f"backend {name!r}: unknown, choose one of {', '.join(['auto', *BACKENDS])}")
     _, library, install = BACKENDS[name]
@@ -46,10 +55,18 @@ def open_backend(model: Model, name: str = "auto", precision: str = "auto", thre
     """
     if threads < 1:
         raise ConfigError(f"--threads {threads}: want 1 or more")
-    chosen = choose_backend(name)
+    chosen = choose_backend(name, model, precision)
     module, _, function = BACKENDS[chosen][0].partition(":")
     load: Callable[[Model, str, int], Backend] = getattr(import_module(module), function)
     return load(model, precision, threads)
+
+
+def offered_precisions(model: Model, name: str) -> tuple[Precision, ...]:
+    """What the CPU backend `name`, which is not `auto`, can run `model` in on this processor."""
+    offers: Callable[[Model], tuple[Precision, ...]] = import_module(
+        BACKENDS[name][0].partition(":")[0]
+    ).offers
+    return offers(model)
 
 
 def accepted_precision(model: Model, asked: str, offers: tuple[Precision, ...], backend: str) -> Precision:
