@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from streaming import stream_into
 
+from edge_runtime.build.precision import open_gated
 from edge_runtime.commands.bench import rss_mb
 from edge_runtime.frames.memory import MemorySource
-from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import load_model
 from edge_runtime.pipeline import Result, build_pipeline
 
@@ -55,7 +55,7 @@ def first_finding_s(rounds: int = 5) -> float:
 def memory_mb(warm_up: int = 2000, frames: int = 20_000) -> dict[str, float]:
     """Resident memory of one run after its warm-up and 20,000 frames later."""
     model = load_model("fetal_head")
-    pipeline = build_pipeline(model, open_backend(model))
+    pipeline = build_pipeline(model, open_gated(model))
     pictures = np.random.default_rng(0).integers(0, 256, (24, 540, 800), dtype=np.uint8)
     seen, at = 0, {}
 

@@ -48,14 +48,16 @@ def read_calibration(
     """
     manifest = pipeline.model.manifest
     spec, needed = manifest.calibration, manifest.gate.min_frames
-    most = spec.max_frames + max(needed, spec.max_frames // 3)
+    most = spec.max_frames + max(needed + needed // 4, spec.max_frames // 3)
     chosen = _spread(_distinct(frames, pipeline, without), most)
     if len(chosen) < spec.min_frames + needed:
         raise CalibrationError(
             f"{frames}: {len(chosen)} different frames, want at least {spec.min_frames + needed} "
             f"({spec.min_frames} to observe, {needed} for the gate); take more, of several subjects"
         )
-    held_out, observed = _part(chosen, max(needed, len(chosen) // 4))
+    spare = needed + needed // 4  # some frames show nothing to measure
+    held = min(max(spare, len(chosen) // 4), len(chosen) - spec.min_frames)
+    held_out, observed = _part(chosen, held)
     truth = (
         None
         if labels is None

@@ -118,7 +118,7 @@ def _parse_errors(parser: Any) -> str:
 
 
 def _last_error(logger: Any) -> str:
-    return " ".join(logger.errors[-1].split()) if logger.errors else "it gave no reason; see its log"
+    return logger.errors[-1] if logger.errors else "it gave no reason; see its log"
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

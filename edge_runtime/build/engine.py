@@ -84,6 +84,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            os.fchmod(handle, 0o644)  # a service may run under another user than the one who compiled
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()

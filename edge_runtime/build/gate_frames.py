@@ -35,7 +35,7 @@ from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure.rle import coco_counts, decode_counts
 from edge_runtime.pictures import picture_name
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import Box, Frame, Mask, Origin, Spacing
+from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Spacing
 
 LEAST = 32  # frames in a set, whatever a manifest says
 SCHEME = "phantom:"
@@ -150,6 +150,7 @@ def _spare(box: Box, spacing: Spacing | None, pipeline: Pipeline) -> int:
     grid_hw = pipeline.backend.slots[0].input.shape[2:]
     content_h, content_w = fit_region(box, (grid_hw[0], grid_hw[1]), manifest.input.fit).content.size_hw
     factor = min(box.size_hw[0] // content_h, box.size_hw[1] // content_w) // 2
+    factor = min(factor, min(box.size_hw) // MIN_SIDE_PX)
     limit = manifest.limits.spacing_mm
     if spacing is not None and limit is not None and factor * max(spacing.row_mm, spacing.col_mm) > limit[1]:
         return 1

@@ -22,7 +22,7 @@ from edge_runtime.build.gate import judge
 from edge_runtime.build.gate_frames import draw, gate_files, head_recipes, make_gate_set
 from edge_runtime.build.gate_page import Page, Section, SensitivityRow, page_html
 from edge_runtime.build.gate_report import GateReport
-from edge_runtime.build.graph import read_graph
+from edge_runtime.build.graph import read_graph, refuse_reduced
 from edge_runtime.build.half import to_half
 from edge_runtime.build.lint import lint
 from edge_runtime.build.observe import observe
@@ -98,6 +98,7 @@ def quantize(job: Job, progress: Progress = lambda what, share: None) -> Quantiz
     check_target(job.out)
     progress("reading the model", 0.0)
     graph = read_graph(job.model, job.manifest.input.grid_hw)
+    refuse_reduced(graph, str(job.model))
     fp32 = _fp32_bytes(job.model, graph)
     with tempfile.TemporaryDirectory(prefix="edge-runtime-") as scratch:
         trial = Trial(job.manifest, Path(scratch))
@@ -118,6 +119,7 @@ class _Run:
     ) -> None:
         self.job, self.graph, self.fp32, self.trial, self.progress = job, graph, fp32, trial, progress
         self.gate_spec, self.name = job.manifest.gate, job.manifest.name
+        self.names = self._candidates()
         self.done = 0
 
     def all(self) -> Quantized:
@@ -149,8 +151,9 @@ class _Run:
             held = _unnamed(self.calibration.held_out)
             reference = read_frames(pipeline, held)
             judge(reference, reference, self.gate_spec, subject="the frames given", model=self.name).require()
-            drawn = tuple(map(draw, head_recipes())) if self.gate_spec.phantoms else ()
-            self.gate_set = make_gate_set(drawn or self.calibration.held_out, pipeline)
+            recipes = head_recipes() if self.gate_spec.phantoms else ()
+            drawn = tuple(map(draw, recipes))
+            self.gate_set = make_gate_set(drawn or self.calibration.held_out, pipeline, recipes)
             self.mask_output = pipeline.postprocess.mask
             self.gate_frames: tuple[Frame, ...] = _numbered((*held, *drawn))
             self.reference = read_frames(pipeline, self.gate_frames)
@@ -161,9 +164,8 @@ class _Run:
 
     def choose(self) -> None:
         """Ranges by their effect, then layers by theirs."""
-        names = self._candidates()
-        plan = plan_of(self.graph, names)
-        self.steps = len(plan.groups) + len(names)
+        plan = plan_of(self.graph, self.names)
+        self.steps = len(plan.groups) + len(self.names)
         self.progress("observing", 0.06)
         observed = observe(self.graph, list(plan.points), self.calibration.inputs)
         few = self.calibration.inputs[:: max(1, len(self.calibration.inputs) // SEARCHED)]
@@ -175,7 +177,7 @@ class _Run:
         def alone(graph: onnx.ModelProto, name: str) -> GateReport:
             return self._judge(graph, f"{name} alone in INT8", frames, reference)
 
-        self.layers = sensitivity(self.graph, names, self.scales, alone, self._tick)
+        self.layers = sensitivity(self.graph, self.names, self.scales, alone, self._tick)
 
     def settle(self) -> tuple[tuple[Layer, ...], dict[str, onnx.ModelProto], tuple[GateReport, ...]]:
         """The layers as they end, the graphs and the reports on them, all passed."""

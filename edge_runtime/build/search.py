@@ -181,23 +181,24 @@ def settle(
     """The layers as they end, and the report that passed. Raises GateError where too many would have to go
     back to FP16: then the ranges are wrong, not a layer.
     """
-    allowed = int(len(layers) * MOST_BACK)
+    allowed = max(1, int(len(layers) * MOST_BACK))
     first: GateReport | None = None
     while True:
         tick("gate")
+        back = [layer for layer in layers if layer.fp16_because]
         report = judge(tuple(layer.name for layer in layers if not layer.fp16_because))
         first = first or report
-        if report.passed:
+        if report.passed and len(back) <= allowed:
             return layers, report
-        back = sum(bool(layer.fp16_because) for layer in layers)
         left = [layer for layer in layers if not layer.fp16_because]
-        if back >= allowed or not left:
+        if len(back) >= allowed or not left:
             break
         worst = max(left, key=lambda layer: layer.share)
         moved = replace(worst, fp16_because=f"the gate failed: {report.failures[0].message}")
         layers = tuple(moved if layer is worst else layer for layer in layers)
-    failure = first.failures[0]
+    worst = max(layers, key=lambda layer: layer.share)
+    why = first.failures[0].message if first.failures else f"{worst.name}: {worst.fp16_because}"
     raise GateError(
-        f"{first.subject}: {failure.message}; {allowed} of {len(layers)} layers in FP16 did not mend it; "
-        "calibrate on frames like those the model is for"
+        f"gate: {first.subject} refused: {why}; no more than {allowed} of {len(layers)} layers may stay FP16, "
+        f"{len(back)} are not enough; calibrate on frames like those the model is for"
     )

@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from edge_runtime.build.inspect import (
     as_manifest_says,
     draft,
     inspect_model,
+    model_name,
     one_file,
 )
 from edge_runtime.errors import ConfigError, OutputError
@@ -76,26 +78,30 @@ def inspect(
         manifest=text,
         frames=tuple(map(_told, found)),
         wrote=() if out is None else _write(out, text, content, found),
-        next=_next(model, frames, out),
+        next=_next(seen, frames, out),
     )
 
 
 def _look_again(home: Path, frames: str | None, out: Path | None) -> InspectReport:
-    """A model directory as its model.toml says, with a new contact sheet in place of its old one."""
+    """A model directory as its model.toml says, with a new contact sheet in place of its old one.
+
+    A bundle is looked at too, and never changed.
+    """
     if out is not None:
         raise ConfigError(f"{home}: a model directory; its {SHEET} is made in it, leave --out away")
     model = load_model(str(home))
     file, _ = model.artifact("fp32")
     seen = as_manifest_says(inspect_model(file, model.manifest.input.grid_hw), model.manifest)
     found = [] if frames is None else _through(model, _nine(as_uri(frames)))
-    if found:
+    written = bool(found) and not model.manifest.files
+    if written:
         write_png(home / SHEET, contact_sheet(found))
     return InspectReport(
         model=seen,
         manifest=(home / MANIFEST).read_text(encoding="utf-8"),
         frames=tuple(map(_told, found)),
-        wrote=(str(home / SHEET),) if found else (),
-        next=_next(file, frames, home),
+        wrote=(str(home / SHEET),) if written else (),
+        next=_next(seen, frames, home),
     )
 
 
@@ -119,16 +125,18 @@ def _grid(text: str | None) -> tuple[int, int] | None:
 def _nine(uri: str) -> list[Frame]:
     """Nine frames from all over the source, or as many as it has. Raises ConfigError where none can be read."""
     with open_source(uri, limit=LOOKED_AT) as source:
-        wanted = set(_places(source))
-        chosen = [frame for frame in _readable(source) if frame.index in wanted or source.length is None]
+        wanted = _places(source)
+        chosen = [frame for frame in islice(_readable(source), LOOKED_AT) if frame.index in wanted]
     if not chosen:
         raise ConfigError(f"{uri}: no frame in it can be read; name a folder of pictures of the model's kind")
-    return chosen[: ROWS * COLUMNS]
+    return chosen
 
 
-def _places(source: Source) -> list[int]:
-    length = source.length or LOOKED_AT
-    return [int(place) for place in np.linspace(0, length - 1, min(ROWS * COLUMNS, length)).round()]
+def _places(source: Source) -> set[int]:
+    """Nine indices evenly over the source; the first nine where its length is not known."""
+    most = ROWS * COLUMNS
+    length = most if source.length is None else source.length
+    return {int(place) for place in np.linspace(0, length - 1, min(most, length)).round()}
 
 
 def _readable(source: Source) -> Iterator[Frame]:
@@ -182,19 +190,19 @@ def _put(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _next(model: Path, frames: str | None, out: Path | None) -> tuple[str, ...]:
+def _next(seen: Inspection, frames: str | None, out: Path | None) -> tuple[str, ...]:
+    """The commands that come after this one; none for a model that cannot be run."""
+    if seen.mask.problem is not None:
+        return ()
+    pictures = "DIR" if frames is None else shlex.quote(frames)
     if out is None:
-        shown = "" if frames is None else f" --frames {shlex.quote(frames)}"
         return (
-            f"edge-runtime inspect {shlex.quote(str(model))}{shown or ' --frames DIR'} --out {model.stem}_model",
+            f"edge-runtime inspect {shlex.quote(seen.file)} --frames {pictures} --out {model_name(Path(seen.file))}_model",
         )
-    source = shlex.quote(as_uri(frames)) if frames else "folder:DIR"
-    home = shlex.quote(str(out))
-    bundle = shlex.quote(f"{out}_bundle")
-    return (
-        f"edge-runtime run --model {home} --source {source} --masks masks",
-        f"edge-runtime quantize {home} --frames {shlex.quote(frames) if frames else 'DIR'} --out {bundle}",
-    )
+    home, source = shlex.quote(str(out)), shlex.quote(as_uri(frames or "DIR"))
+    run = f"edge-runtime run --model {home} --source {source} --masks masks"
+    quantize = f"edge-runtime quantize {home} --frames {pictures} --out {shlex.quote(f'{out}_bundle')}"
+    return (run,) if seen.quantized else (run, quantize)
 
 
 def lines(report: InspectReport) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
 from edge_runtime.build.agreement import dice
+from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
 from edge_runtime.commands.evaluate import labelled
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend

@@ -125,7 +125,7 @@ accepted = {json.dumps(accepted)}  # bf16: p99 of |dHC| at most 0.5 mm, largest 
 phantoms = true
 
 [gate.measurement]
-head_circumference = {{ mean = 0.1, p99 = 0.5, max = 1.0 }}
+head_circumference = {{ mean = 0.05, p99 = 0.5, max = 1.0 }}
 """
 
 

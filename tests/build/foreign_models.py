@@ -127,3 +127,30 @@ def picture(seed: int, classes: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.
         cv2.ellipse(labels, centre, axes, 20.0 * seed, 0, 360, k + 1, -1)
     noisy = grey + rng.normal(0, 5, grey.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8), labels
+
+
+def wide_band_network(channels: int = 16, middles: int = 1) -> ModelProto:
+    """The first band again, by a network that INT8 is for: 1 -> 16 -> ... -> 1 channels, probabilities out."""
+    low, middle, high = MIDDLES[0] - HALF_WIDTHS[0], MIDDLES[0], MIDDLES[0] + HALF_WIDTHS[0]
+    ends = np.resize([low, middle, high], channels) / 255
+    rises = np.zeros(channels)
+    rises[:3] = np.array([1, -2, 1]) * STEEP * 255 / HALF_WIDTHS[0]
+    weights = [tensor("w1", np.full((channels, 1, 3, 3), 1 / 9)), tensor("b1", -ends)]
+    nodes = [
+        helper.make_node("Conv", ["picture", "w1", "b1"], ["blurred"], pads=[1, 1, 1, 1], name="blur"),
+        helper.make_node("Relu", ["blurred"], ["hinges"]),
+    ]
+    last = "hinges"
+    for k in range(middles):
+        weights.append(tensor(f"same{k}", np.eye(channels).reshape(channels, channels, 1, 1)))
+        nodes.append(helper.make_node("Conv", [last, f"same{k}"], [f"kept{k}"], name=f"middle{k}"))
+        nodes.append(helper.make_node("Relu", [f"kept{k}"], [f"rises{k}"]))
+        last = f"rises{k}"
+    weights += [tensor("w3", rises.reshape(1, channels, 1, 1)), tensor("b3", [-STEEP / 2])]
+    nodes += [
+        helper.make_node("Conv", [last, "w3", "b3"], ["scores"], name="last"),
+        helper.make_node("Sigmoid", ["scores"], ["found"]),
+    ]
+    made = model(nodes, weights, [info("picture", [1, 1, *GRID])], [info("found", [1, 1, *GRID])])
+    onnx.checker.check_model(made, full_check=True)
+    return made

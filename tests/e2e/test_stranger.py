@@ -15,7 +15,8 @@ from tests.e2e.command import Done, edge_runtime
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 COUNT = 10  # more than a contact sheet shows
-WHOLE = 0.9  # Dice: the edge of one band passes through the other, and padding is grey where a mean is taken off
+# Dice: the edge of one band passes through the other, and padding is grey where a mean is taken off.
+WHOLE = 0.9
 
 STRANGERS: dict[str, dict[str, Any]] = {
     "one_channel_sigmoid": {},
@@ -168,3 +169,10 @@ def test_what_cannot_be_is_one_clear_line(tmp_path: Path, args: tuple[str, ...],
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
     assert said in inspected(tmp_path, *args).failed_in_one_line(2)
     assert not (tmp_path / "mine").exists()
+
+
+def test_without_onnx_inspect_says_how_to_get_it(tmp_path: Path) -> None:
+    save(band_network(), tmp_path / "model.onnx")
+    (tmp_path / "onnx.py").write_text("raise ImportError('not here')\n")  # `python -m` looks here first
+    line = inspected(tmp_path, "model.onnx").failed_in_one_line(2)
+    assert "pip install 'edge-runtime[build]'" in line

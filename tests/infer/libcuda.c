@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef int Result;
 typedef uint64_t Address;
@@ -54,15 +55,17 @@ static char *allocate(size_t size, enum Kind kind, int mapped) {
 int fake_blocks(void) { int live = 0; for (int i = 0; i < block_count; i++) live += blocks[i].at != 0; return live; }
 
 /* ---- the stream: a queue; a graph: a list of the same work ---- */
-enum What { COPY, KERNEL, RECORD };
+enum What { COPY, KERNEL, RECORD, CALL };
 typedef struct { int recorded, passed, live; double at_ms; } Event;
-typedef struct { enum What what; void *to; const void *from; size_t size; Event *event; } Work;
+typedef void (*Call)(void);
+typedef struct { enum What what; void *to; const void *from; size_t size; Event *event; Call call; } Work;
 typedef struct { Work work[64]; int count, live, kernels; } Graph;
 static Work queue[1024];
 static int queued, streams, captures;
 static Graph *capturing;
 static double now_ms;
 static char stream_handle;
+static double clock_ms(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1e3 + t.tv_nsec / 1e6; }
 int fake_captures(void) { return captures; }
 
 static Result add(void *stream, Work work) {
@@ -75,6 +78,7 @@ static Result drain(void) {
     Result worst = OK;
     for (int i = 0; i < queued; i++) {
         Work *w = &queue[i];
+        if (w->what == CALL) { double began = clock_ms(); w->call(); now_ms += clock_ms() - began; continue; }
         now_ms += 0.5;
         if (w->what == RECORD) { w->event->passed = 1; w->event->at_ms = now_ms; continue; }
         if (!block_of(w->to, w->size) || !block_of(w->from, w->size)) { worst = fail(700, "work on memory that was freed"); continue; }
@@ -88,6 +92,12 @@ static Result drain(void) {
 Result fake_kernel(void *stream, Address to, Address from, size_t size) {
     IN_CONTEXT("a kernel");
     return add(stream, (Work){KERNEL, (void *)to, (const void *)from, size, 0});
+}
+
+/* what a whole network's launch does: this function is called when its turn has come */
+Result fake_call(void *stream, Call call) {
+    IN_CONTEXT("a launch");
+    return add(stream, (Work){CALL, 0, 0, 0, 0, call});
 }
 
 /* ---- the driver's calls ---- */
@@ -129,7 +139,7 @@ Result cuEventRecord(void *event, void *stream) {
     Event *e = event;
     if (!e->live) return fail(INVALID_HANDLE, "a destroyed event recorded");
     e->recorded = 1; e->passed = 0;
-    return add(stream, (Work){RECORD, 0, 0, 0, e});
+    return add(stream, (Work){RECORD, 0, 0, 0, e, 0});
 }
 Result cuEventSynchronize(void *event) { IN_CONTEXT("an event waited for"); Event *e = event; if (!e->recorded) return fail(INVALID_HANDLE, "an event waited for that was never recorded"); return e->passed ? OK : drain(); }
 Result cuEventQuery(void *event) { return ((Event *)event)->passed ? OK : NOT_READY; }
@@ -169,7 +179,7 @@ static Result copy(Address device, void *host, size_t size, void *stream, int in
     Block *d = block_of((void *)device, size), *h = block_of(host, size);
     if (!d || d->kind != DEVICE) return fail(INVALID_VALUE, "a copy beyond device memory");
     if (!h || h->kind != HOST) return fail(INVALID_VALUE, "an asynchronous copy with memory that is not page-locked");
-    return add(stream, in ? (Work){COPY, (void *)device, host, size, 0} : (Work){COPY, host, (void *)device, size, 0});
+    return add(stream, in ? (Work){COPY, (void *)device, host, size, 0, 0} : (Work){COPY, host, (void *)device, size, 0, 0});
 }
 Result cuMemcpyHtoDAsync(Address to, void *from, size_t size, void *stream) { IN_CONTEXT("a copy"); return copy(to, from, size, stream, 1); }
 Result cuMemcpyDtoHAsync(void *to, Address from, size_t size, void *stream) { IN_CONTEXT("a copy"); return copy(from, to, size, stream, 0); }

@@ -91,3 +91,24 @@ def test_the_mask_is_a_copy_and_survives_the_slot() -> None:
     mask = HEAD.read({"mask": picture}, GEOMETRY)
     picture[:] = 0
     assert mask.labels.sum() == 16
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_scores_far_from_zero_are_probabilities_without_a_warning(activation: str) -> None:
+    scores = np.full((1 if activation == "sigmoid" else 2, 8, 8), -500, np.float32)
+    scores[-1, 2:6, 2:6] = 500
+    labels, confidence, _ = read(scores, Postprocess("mask", activation, ("head",), None, keep_largest=True))
+    assert labels.sum() == 16
+    assert confidence == pytest.approx(1.0 if activation == "sigmoid" else 32 / (16 + 48 / 2 + 16))
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_scores_that_are_not_finite_are_refused_whatever_is_applied_to_them(
+    activation: str, odd: float
+) -> None:
+    scores = plane((slice(2, 6), slice(2, 6)))
+    scores[0, 3, 3] = odd
+    scores[0, 4, 4] = -odd
+    with pytest.raises(FrameError, match="not finite"):
+        read(scores, Postprocess("mask", activation, ("head",), None, keep_largest=True))

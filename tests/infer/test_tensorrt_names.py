@@ -94,7 +94,7 @@ try:
 except EngineError as exc:
     said = str(exc)
 kinds = [trt.nptype(kind) is wanted for kind, wanted in ((trt.uint8, np.uint8), (trt.float32, np.float32))]
-print(json.dumps({"errors": logger.errors, "going": going, "shares": shares, "said": said, "kinds": kinds}))
+print(json.dumps({"errors": list(logger.errors), "going": going, "shares": shares, "said": said, "kinds": kinds}))
 """
 
 

@@ -12,6 +12,7 @@ and its own graph; they share one stream, so an inference's time is its own and 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -182,7 +183,8 @@ class TensorRtBackend:
                 held.engine = held.runtime.deserialize_cuda_engine(plan)
                 if held.engine is None:
                     raise EngineError(
-                        f"{model.manifest.name}: TensorRT {trt.__version__} refuses this engine; {compile_hint(model)}"
+                        f"{model.manifest.name}: TensorRT {trt.__version__} refuses this engine{why(held.logger)}; "
+                        f"{compile_hint(model)}"
                     )
                 shared = device.integrated if mapped is None else mapped
                 made = [self._make_slot(index, model, shared) for index in range(slots)]
@@ -200,7 +202,7 @@ class TensorRtBackend:
         context = engine.create_execution_context()
         if context is None:
             raise EngineError(
-                f"{model.manifest.name}: the device has no memory left for execution context {index + 1}"
+                f"{model.manifest.name}: no execution context {index + 1} on this device{why(self._held.logger)}"
             )
         lane = _Lane(context, [], [], *(device.event() for _ in range(3)))
         self._held.lanes.append(lane)
@@ -246,7 +248,7 @@ class TensorRtBackend:
         if lane.graph is not None:
             device.launch(lane.graph)
         elif not lane.context.execute_async_v3(device.stream):
-            raise BackendError("TensorRT: the inference could not be queued")
+            raise BackendError(f"TensorRT: the inference could not be queued{why(self._held.logger)}")
         device.record(lane.end)
         for buffer in lane.outputs:
             device.download(buffer)
@@ -328,24 +330,26 @@ def _check_input(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], second
 
 def make_logger(trt: Any) -> Any:
     """A TensorRT logger that writes into Python's logging. Its class is made late, for TensorRT is not everywhere."""
-    levels = {
-        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.WARNING,
-    }
+    faults = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
     class Log(trt.ILogger):  # type: ignore[misc]  # TensorRT is typed as Any
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []  # for the message of a failure
+            self.errors: deque[str] = deque(maxlen=8)  # for the message of a failure
 
         def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                self.errors.append(message.strip())
-            _LOG.log(level, "%s", message)
+            if severity in faults:
+                self.errors.append(" ".join(message.split()))
+            _LOG.debug(
+                "%s", message
+            )  # a fault is raised and told once; its warnings are about its own business
 
     return Log()
+
+
+def why(logger: Any) -> str:
+    """The last fault that TensorRT logged, as the end of a message."""
+    return f": {logger.errors[-1]}" if logger is not None and logger.errors else ""
 
 
 def import_tensorrt() -> Any:
