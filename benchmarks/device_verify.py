@@ -42,6 +42,8 @@ from edge_runtime.types import Frame
 
 RESULTS = Path(__file__).parent / "results"
 INFERENCES = 10_000
+WARM_UP = 500
+PIPELINE_FRAMES = 1000
 FLAT_MB = 8.0  # that memory of host and device may grow by, after the warm-up, over all inferences
 START_S = 10.0  # from an engine on disk to the first answer
 PHANTOM = "phantom:fetal_head?hc_mm=240&frames=24&seed=5"
@@ -182,7 +184,7 @@ def answer(backend: TensorRtBackend) -> dict[str, Any]:
 def latency(backend: TensorRtBackend, count: int) -> dict[str, float]:
     """Milliseconds from submit to answer, on the host's clock; `device` is the device's own median."""
     run, wall, device = inference_of(backend), Series(), Series()
-    for _ in range(50):
+    for _ in range(min(50, count)):
         run()
     for _ in range(count):
         start_ns = clock.monotonic_ns()
@@ -208,7 +210,7 @@ def endurance(checks: Checks, model: Model, engine: Engine) -> None:
     backend, wall = opened(model, engine), Series()
     try:
         run = inference_of(backend)
-        for _ in range(500):
+        for _ in range(WARM_UP):
             run()
         host_mb, device_mb = rss_mb(), backend.used_bytes() / 1e6
         start_ns = clock.monotonic_ns()
@@ -239,7 +241,7 @@ def whole_pipeline(checks: Checks, model: Model, engine: Engine) -> None:
         frames = [frame for frame in source.frames() if isinstance(frame, Frame)]
     pipeline, wall, stages = build_pipeline(model, opened(model, engine)), Series(), dict[str, Series]()
     try:
-        for index in range(40 * len(frames)):
+        for index in range(PIPELINE_FRAMES):
             start_ns = clock.monotonic_ns()
             result = pipeline.step(frames[index % len(frames)])
             wall.add((clock.monotonic_ns() - start_ns) / 1e6)

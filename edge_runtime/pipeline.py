@@ -168,5 +168,8 @@ def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = Fa
         min_confidence=manifest.limits.min_confidence,
         plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
     )
-    _, digest = model.artifact(backend.precision)
+    if backend.name == "tensorrt" and backend.precision in ("fp16", "int8"):
+        _, digest = model.tensorrt_graph(backend.precision)
+    else:
+        _, digest = model.artifact(backend.precision)
     return Pipeline(model, backend, settings_of(manifest, plane_confirmed), limits, digest)

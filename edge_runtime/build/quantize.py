@@ -29,6 +29,7 @@ from edge_runtime.build.observe import observe
 from edge_runtime.build.place import insert, layers_of, plan_of
 from edge_runtime.build.readings import Reading, read_frames
 from edge_runtime.build.search import Choice, Layer, choose_ranges, scales_of, sensitivity, settle
+from edge_runtime.build.subpixel import with_subpixel
 from edge_runtime.build.trial import Trial
 from edge_runtime.build.view import View
 from edge_runtime.errors import ConfigError, GateError
@@ -100,6 +101,7 @@ def quantize(job: Job, progress: Progress = lambda what, share: None) -> Quantiz
     graph = read_graph(job.model, job.manifest.input.grid_hw)
     refuse_reduced(graph, str(job.model))
     fp32 = _fp32_bytes(job.model, graph)
+    graph = with_subpixel(graph)
     with tempfile.TemporaryDirectory(prefix="edge-runtime-") as scratch:
         trial = Trial(job.manifest, Path(scratch))
         return _Run(job, graph, fp32, trial, progress).all()

@@ -38,7 +38,8 @@ static char context;
 /* ---- memory ---- */
 enum Kind { HOST, DEVICE };
 typedef struct { char *at; size_t size; enum Kind kind; int mapped; } Block;
-static Block blocks[256];
+enum { MOST = 1024 };
+static Block blocks[MOST];
 static int block_count;
 static Block *block_of(const void *at, size_t size) {
     for (int i = 0; i < block_count; i++)
@@ -49,7 +50,11 @@ static Block *block_of(const void *at, size_t size) {
 static char *allocate(size_t size, enum Kind kind, int mapped) {
     char *at = malloc(size);
     memset(at, 0xEE, size); /* fresh memory holds anything */
-    blocks[block_count++] = (Block){at, size, kind, mapped};
+    int free_one = 0;
+    while (free_one < block_count && blocks[free_one].at) free_one++;
+    if (free_one == MOST) abort();
+    if (free_one == block_count) block_count++;
+    blocks[free_one] = (Block){at, size, kind, mapped};
     return at;
 }
 int fake_blocks(void) { int live = 0; for (int i = 0; i < block_count; i++) live += blocks[i].at != 0; return live; }
@@ -60,7 +65,7 @@ typedef struct { int recorded, passed, live; double at_ms; } Event;
 typedef void (*Call)(void);
 typedef struct { enum What what; void *to; const void *from; size_t size; Event *event; Call call; } Work;
 typedef struct { Work work[64]; int count, live, kernels; } Graph;
-static Work queue[1024];
+static Work queue[MOST];
 static int queued, streams, captures;
 static Graph *capturing;
 static double now_ms;
@@ -71,6 +76,7 @@ int fake_captures(void) { return captures; }
 static Result add(void *stream, Work work) {
     if (stream != &stream_handle) return fail(INVALID_HANDLE, "work on another stream than the one that was made");
     if (capturing) { capturing->kernels += work.what == KERNEL; capturing->work[capturing->count++] = work; }
+    else if (queued == MOST) abort();
     else queue[queued++] = work;
     return OK;
 }
@@ -156,7 +162,7 @@ static Result free_block(void *at, enum Kind kind) {
     Block *b = block_of(at, 1);
     if (!b || b->at != at || b->kind != kind) return fail(INVALID_VALUE, "memory freed that is not there");
     if (queued) fail(0, "memory freed while the device works");
-    memset(b->at, 0xDD, b->size);
+    memset(b->at, 0xDD, b->size); /* freed, and kept from malloc: who still reads it gets this */
     b->at = 0;
     return OK;
 }

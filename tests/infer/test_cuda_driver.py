@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,9 +16,9 @@ import pytest
 
 from edge_runtime.errors import BackendError
 from edge_runtime.infer.backends.cuda import open_device, probe
+from tests.infer.driver import compiled_driver
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NO_GPU = probe().gpu is None
 
 
@@ -30,7 +29,10 @@ def has_binding(name: str) -> bool:
 BINDINGS = [
     pytest.param(
         "cuda",
-        marks=pytest.mark.skipif(not has_binding("cuda"), reason="cuda-bindings is not installed"),
+        marks=pytest.mark.skipif(
+            not (has_binding("cuda") and has_binding("cuda.bindings")),
+            reason="cuda-bindings is not installed",
+        ),
     ),
     pytest.param(
         "pycuda",
@@ -44,26 +46,7 @@ BINDINGS = [
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the stand-in."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("no C compiler for the stand-in of libcuda.so.1")
-    folder = tmp_path_factory.mktemp("driver")
-    out = folder / "libcuda.so.1"
-    subprocess.run(
-        [
-            compiler,
-            "-shared",
-            "-O2",
-            "-fPIC",
-            "-Wl,-soname,libcuda.so.1",
-            "-o",
-            str(out),
-            str(HERE / "libcuda.c"),
-            "-ldl",
-        ],
-        check=True,
-    )
-    return folder
+    return compiled_driver(tmp_path_factory.mktemp("driver"))
 
 
 def live(driver: Path, binding: str, **environment: str) -> dict[str, Any]:
