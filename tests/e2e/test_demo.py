@@ -25,8 +25,9 @@ from edge_runtime.codes import Clock, Reason, Status
 from edge_runtime.commands import demo
 from edge_runtime.commands.demo import drawing, findings, page, processes, stage, story
 from edge_runtime.commands.demo.findings import Delivery, Measured
+from edge_runtime.commands.demo.harm import GatePart
 from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
-from edge_runtime.commands.demo.report import DemoReport, Files
+from edge_runtime.commands.demo.report import DemoReport, Files, lines
 from edge_runtime.commands.words import in_words, joined
 from edge_runtime.errors import ConfigError
 from edge_runtime.infer.model import load_model
@@ -86,6 +87,15 @@ def made_up(**changed: Any) -> DemoReport:
             reasons={"cut_by_border": 1},
             held_out=True,
         ),
+        gate=GatePart(
+            frames=48,
+            sound_accepted=True,
+            sound_mean_mm=0.03,
+            sound_largest_mm=0.12,
+            layer="middle",
+            spoilt_refused=True,
+            why="head circumference: the p99 difference is 3.1 mm, limit 0.5 mm",
+        ),
         killed=["the run", "the uplink", "the broker"],
         delivery=Delivery(
             broker="mqtt://127.0.0.1:1883", reported=145, stored=145, missing=0, twice=0, untold=1, repeated=3
@@ -102,6 +112,14 @@ def made_up(**changed: Any) -> DemoReport:
 
 
 OFFLINE = Delivery(broker=None, reported=145, stored=0, missing=0, twice=0, waiting=151)
+
+
+def test_the_gates_two_verdicts_are_told_in_the_summary_and_on_the_page() -> None:
+    report = made_up()
+    told = "\n".join(lines(report))
+    assert "INT8 as shipped is accepted: 0.03 mm from fp32" in told
+    assert "INT8 with one scale spoilt is refused: head circumference: the p99 difference is 3.1 mm" in told
+    assert "The gate" in page.render(report)
 
 
 # ------------------------------------------------------------------ the whole of it
@@ -124,6 +142,9 @@ def test_after_three_kills_everything_reported_is_in_the_database_once(tmp_path:
     assert live["captures_before_kill"] >= 1
     assert report["echo"]["withheld"] >= 1
     assert report["echo"]["in_millimetres"] == 0
+    assert report["gate"]["sound_accepted"]
+    assert report["gate"]["spoilt_refused"]
+    assert report["gate"]["why"]
 
     told = [json.loads(line)["finding_id"] for line in (out / "findings.jsonl").read_text().splitlines()]
     with closing(sqlite3.connect(out / "cloud.db")) as db:
@@ -236,7 +257,7 @@ def test_an_offline_page_does_not_speak_of_arrival() -> None:
 
 
 def test_a_report_without_its_optional_parts_still_renders() -> None:
-    bare = made_up(live=None, phantom=None, echo=None, heads=None, killed=[], notes=["no echo cine"])
+    bare = made_up(live=None, phantom=None, echo=None, heads=None, gate=None, killed=[], notes=["no echo cine"])
     assert "no echo cine" in "\n".join(demo.lines(bare))
     assert "No echo cine." in page.render(bare)
 
