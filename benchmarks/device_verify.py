@@ -26,8 +26,8 @@ import numpy as np
 from edge_runtime import clock
 from edge_runtime.build import jetson
 from edge_runtime.build.engine import engine_for, get_or_build, time_interleaved
-from edge_runtime.build.gate import read_frames
 from edge_runtime.build.on_device import DeviceMaker, inference_of, require_gpu
+from edge_runtime.build.readings import read_frames
 from edge_runtime.commands.bench import rss_mb
 from edge_runtime.commands.doctor import doctor
 from edge_runtime.errors import EdgeError

@@ -2,7 +2,8 @@
 
     python benchmarks/peers.py --peer-python VENV/bin/python --peer-script bench_fast.py --model DIR --frames cine.npy
 
-DIR holds `model.onnx` ([1, 1, H, W] float in 0..1, softmax out) and a short `model.toml`. Each takes uint8 frames and gives
+DIR holds `model.onnx` ([1, 1, H, W] float in 0..1, softmax out) and a short `model.toml`, or is the bundle that
+`quantize` made of it. Each takes uint8 frames and gives
 masks as numpy arrays.
 
 sync    one frame in, wait for its mask, the next frame: `Pipeline.step` against FAST's closed loop
@@ -38,8 +39,10 @@ PAIRS = [
     ("sync", "OpenVINO", "openvino", "bf16"),
     ("stream", "ONNXRuntime", "onnxruntime", "fp32"),
     ("sync", "ONNXRuntime", "onnxruntime", "fp32"),
-    ("sync", "ONNXRuntime", "openvino", "bf16"),  # their portable engine against our best precision
+    ("sync", "ONNXRuntime", "openvino", "bf16"),  # their portable engine against ours in bf16
 ]
+# Where DIR is a bundle: their fastest against ours.
+INT8_PAIRS = [("stream", "OpenVINO", "openvino", "int8"), ("sync", "OpenVINO", "openvino", "int8")]
 WARM_UP = 20
 
 
@@ -105,7 +108,8 @@ def in_a_process_of_its_own(args: argparse.Namespace, *which: str) -> dict[str, 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for mode, engine, backend, precision in PAIRS:
+    pairs = PAIRS + (INT8_PAIRS if "int8" in load_model(args.model).manifest.artifacts else [])
+    for mode, engine, backend, precision in pairs:
         rounds = [
             (theirs(args, mode, engine), in_a_process_of_its_own(args, mode, backend, precision))
             for _ in range(args.rounds)

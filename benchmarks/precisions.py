@@ -16,7 +16,7 @@ import sys
 from statistics import median
 
 from edge_runtime import clock
-from edge_runtime.build.gate_frames import draw
+from edge_runtime.build.gate_phantoms import draw
 from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.backends.table import offered_precisions, open_backend
 from edge_runtime.infer.model import load_model
@@ -63,6 +63,16 @@ def ratios(all_isa: dict[str, float], vnni: dict[str, float]) -> dict[str, float
     }
 
 
+def measured(model: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds with all instructions and with AVX2-VNNI at most, and the ratios."""
+    mine = spent_ms(model, rounds)
+    command = [sys.executable, __file__, "--child", "--model", model, "--rounds", str(rounds)]
+    small = {**os.environ, "ONEDNN_MAX_CPU_ISA": "avx2_vnni"}
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=small).stdout
+    vnni = json.loads(told)
+    return {"ms": mine, "ms_avx2_vnni": vnni, "ratio": ratios(mine, vnni)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,26 +82,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    mine = spent_ms(args.model, args.rounds)
     if args.child:
-        print(json.dumps(mine))
+        print(json.dumps(spent_ms(args.model, args.rounds)))
         return
-    command = [sys.executable, __file__, "--child", "--model", args.model, "--rounds", str(args.rounds)]
-    told = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "avx2_vnni"},
-    ).stdout
-    vnni = json.loads(told)
-    found = {"ms": mine, "ms_avx2_vnni": vnni, "ratio": ratios(mine, vnni)}
+    found = measured(args.model, args.rounds)
     if args.json:
         print(json.dumps(found, indent=1))
         return
-    for title, times in (("all instructions", mine), ("AVX2-VNNI at most", vnni)):
+    for title, key in (("all instructions", "ms"), ("AVX2-VNNI at most", "ms_avx2_vnni")):
         print(title)
-        for name, spent in times.items():
+        for name, spent in found[key].items():
             print(f"  {name:20} {spent:6.2f} ms")
     for name, ratio in found["ratio"].items():
         print(f"{ratio:5.2f} times: {name}")

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from precisions import measured
 from streaming import stream_into
 
 from edge_runtime.build.precision import open_gated
@@ -89,6 +90,9 @@ def measure(frames: int) -> dict[str, Any]:
     )
     found["first_finding_s"] = first_finding_s()
     print(f"first finding after {found['first_finding_s']:.2f} s", flush=True)
+    found["precisions"] = measured("fetal_head", rounds=150)
+    for name, ratio in found["precisions"]["ratio"].items():
+        print(f"{ratio:.2f} times: {name}", flush=True)
     found["memory_mb"] = memory_mb()
     print(f"memory over 20000 frames: {found['memory_mb']}", flush=True)
     return found

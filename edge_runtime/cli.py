@@ -387,7 +387,7 @@ def models(as_json: bool) -> None:
 
 
 @app.command(epilog=example("edge-runtime inspect model.onnx --frames images --out my_model"))
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx|DIR", type=click.Path(path_type=Path))
 @click.option(
     "--frames",
     default=None,
@@ -417,7 +417,7 @@ def inspect(as_json: bool, **flags: Any) -> None:
 
 
 @app.command(epilog=example("edge-runtime quantize model.onnx --frames images --out bundle"))
-@click.argument("model", metavar="MODEL.onnx")
+@click.argument("model", metavar="MODEL.onnx|DIR")
 @click.option(
     "--frames", required=True, metavar="DIR|URI", help="Real frames of the kind the model is for; no default."
 )
@@ -528,6 +528,8 @@ def _open_descriptors() -> None:
     for _ in range(3):
         if (spare := os.open(os.devnull, os.O_RDWR)) > 2:
             os.close(spare)
+    if sys.stderr is None:  # print would take that for stdout
+        sys.stderr = os.fdopen(2, "w")
 
 
 def main() -> NoReturn:

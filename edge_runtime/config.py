@@ -6,6 +6,7 @@ What a model needs is not here: that is its own `model.toml`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -70,3 +71,8 @@ def read_toml(path: Path, table: type[T]) -> T:
         raise ConfigError(f"{path}: cannot be read ({exc.strerror}); name an existing TOML file") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from exc
+
+
+def toml_string(text: str) -> str:
+    """`text` as TOML writes it: JSON's escapes are TOML's; DEL alone is forbidden there and not here."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""Every error this package raises on purpose, and how a library's own message becomes part of one.
 
 * EdgeError
   x ConfigError      a flag, a file or a model is wrong         -> fix it, start again        (exit 2)
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_runtime.codes import Reason
+
+MOST_SIGNS = 200  # of a library's message inside of ours
 
 
 class EdgeError(Exception):
@@ -73,3 +75,12 @@ class OutputError(EdgeError):
 
 class UplinkError(EdgeError):
     """The broker or the consumer refuses; nothing was removed from the outbox."""
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line with words of a library's message, cut to a line's length; the error's type where it says
+    nothing.
+    """
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    text = lines[0] if lines else type(exc).__name__
+    return text if len(text) <= MOST_SIGNS else f"{text[:MOST_SIGNS]}..."

@@ -124,6 +124,11 @@ class Frame:
     def size_hw(self) -> tuple[int, int]:
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def content_hash(self) -> str:
+        """Of the pixels, as in `frame_id`: equal for equal pictures."""
+        return self.frame_id.rpartition(".")[2]
+
 
 def check_image_size(size_hw: tuple[int, ...], where: str) -> None:
     """Raises FrameError for an image that no source may hand out; call it on a header, before decoding."""

@@ -13,7 +13,7 @@ from tests.brokers import MOSQUITTO, Mosquitto
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where this session keeps decisions and engines: never the user's own cache."""
+    """Where the tests keep decisions and engines: never the user's own cache."""
     home = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "EDGE_RUNTIME_CACHE", str(home))

@@ -8,7 +8,6 @@ read-only. It knows nothing about how graphs are made and judged.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -19,7 +18,9 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.config import toml_string
 from edge_runtime.errors import ConfigError, OutputError
+from edge_runtime.files import sync_folder
 from edge_runtime.infer.model import Artifact, Manifest, Model, load_model
 
 MANIFEST_FILE = "model.toml"
@@ -50,6 +51,8 @@ def write_bundle(out: Path, contents: Contents) -> Model:
     try:
         _write_whole(out, files, text)
     except OSError as exc:
+        if out.is_dir() and any(out.iterdir()):  # another process was first
+            return _same(out, text)
         raise OutputError(
             f"{out}: cannot be written ({exc.strerror}); free some space or name another folder"
         ) from exc
@@ -61,6 +64,8 @@ def check_target(out: Path) -> None:
     if out.is_dir():
         if any(out.iterdir()) and not (out / MANIFEST_FILE).is_file():
             raise ConfigError(f"{out}: is a folder with other things in it; name a new one")
+        if out.is_symlink() and not any(out.iterdir()):
+            raise ConfigError(f"{out}: is a link, which a folder cannot replace; name a new folder")
     elif out.exists() or out.is_symlink():
         raise ConfigError(f"{out}: is a file; name a new folder")
     if not out.parent.is_dir():
@@ -175,12 +180,12 @@ def _write_whole(out: Path, files: Mapping[str, bytes], text: bytes) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             _write_durably(target, content)
         for folder, _, _ in os.walk(part, topdown=False):
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
         part.rename(out)  # an empty folder gives way, any other does not
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    _sync_folder(out.parent)
+    sync_folder(out.parent)
 
 
 def _write_durably(target: Path, content: bytes) -> None:
@@ -189,15 +194,6 @@ def _write_durably(target: Path, content: bytes) -> None:
         file.flush()
         os.fchmod(file.fileno(), 0o444)
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes names in `folder` durable: a file's own fsync does not."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # ---------------------------------------------------------------- model.toml
@@ -227,19 +223,14 @@ def _table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) ->
 
 def _key(text: str) -> str:
     bare = text.replace("-", "a").replace("_", "a")
-    return text if bare.isascii() and bare.isalnum() else _string(text)
+    return text if bare.isascii() and bare.isalnum() else toml_string(text)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _string(value)
+        return toml_string(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_value(item) for item in value)}]"
     return repr(value)  # int and float: Python's words are TOML's, inf and nan included
-
-
-def _string(text: str) -> str:
-    """A basic string: JSON's escapes are TOML's; DEL alone is forbidden there and not here."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

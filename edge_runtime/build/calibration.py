@@ -65,10 +65,12 @@ def read_calibration(
     )
     if truth is not None and not any(true is not None for true in truth):
         raise CalibrationError(f"--labels {labels}: has no .png of the same stem for any frame of {frames}")
+    if truth is not None and not any(true is not None and true.any() for true in truth):
+        raise CalibrationError(f"--labels {labels}: every label picture is empty; give the masks of {frames}")
     tensor = pipeline.backend.slots[0].input
     return Calibration(
         tuple(_as_input(pipeline.preprocess, frame, tensor) for frame in observed),
-        tuple(_hash(frame) for frame in observed),
+        tuple(frame.content_hash for frame in observed),
         tuple(held_out),
         truth,
     )
@@ -84,7 +86,7 @@ def _distinct(frames: str, pipeline: Pipeline, without: frozenset[str]) -> Itera
             if frame.origin.subject in without:
                 continue
             _check(frame, pipeline)
-            if (content := _hash(frame)) not in seen:
+            if (content := frame.content_hash) not in seen:
                 seen.add(content)
                 yield frame
     if not seen:
@@ -105,10 +107,6 @@ def _check(frame: Frame, pipeline: Pipeline) -> None:
         raise CalibrationError(
             f"{where}: {size[1]}x{size[0]}, the model's grid is {grid[1]}x{grid[0]}; frames must not be enlarged so far"
         )
-
-
-def _hash(frame: Frame) -> str:
-    return frame.frame_id.rpartition(".")[2]
 
 
 def _spread(frames: Iterator[Frame], most: int) -> list[Frame]:

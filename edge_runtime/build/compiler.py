@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,8 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.build.decide import append_decision
 from edge_runtime.build.graph import require_onnx
-from edge_runtime.errors import ConfigError, EdgeError, EngineError
+from edge_runtime.build.onnx_run import open_session
+from edge_runtime.errors import ConfigError, EdgeError, EngineError, first_line
 from edge_runtime.infer.backends.engine_file import WORKSPACE_BYTES
 from edge_runtime.infer.backends.tensorrt import make_logger
 from edge_runtime.infer.model import Model, Precision
@@ -91,9 +93,8 @@ def build_plan(
             config.progress_monitor = monitor
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
-            raise EngineError(
-                f"{where}: TensorRT {trt.__version__} cannot build the graph: {_last_error(logger)}"
-            )
+            said = _last_error(logger)
+            raise EngineError(f"{where}: TensorRT {trt.__version__} cannot build the graph: {said}")
         learned = b"" if cache is None else bytes(cache.serialize())
         plan = bytes(serialized)
     except EdgeError:
@@ -101,7 +102,7 @@ def build_plan(
     except (
         Exception
     ) as exc:  # what pybind makes of a C++ failure: TypeError for a null builder, RuntimeError, ...
-        said = _last_error(logger) if logger.errors else str(exc).splitlines()[0]
+        said = _last_error(logger) if logger.errors else first_line(exc)
         raise EngineError(f"{where}: TensorRT {trt.__version__} cannot build here: {said}") from exc
     return Built(plan, learned, (clock.monotonic_ns() - start_ns) / 1e9)
 
@@ -163,8 +164,8 @@ class _Phase:
         return 1.0 if self.parent is None else self.parent.steps * self.parent.times()
 
 
-def decided_graph(model: Model, precision: Precision) -> tuple[bytes, str]:
-    """The graph that is compiled: the model's, with the decision appended; and the digest of the model's own file.
+def decided_graph(model: Model, precision: Precision) -> tuple[bytes, Path, str]:
+    """The graph that is compiled: the model's, with the decision appended; the model's own file and its digest.
 
     `fp32` is the model's first graph, which no device compiles but which can be validated. Raises ConfigError or
     EngineError.
@@ -173,17 +174,13 @@ def decided_graph(model: Model, precision: Precision) -> tuple[bytes, str]:
         path, digest = model.tensorrt_graph(precision)
     else:
         path, digest = model.artifact("fp32")
-    return append_decision(path.read_bytes(), model.manifest.output, str(path)), digest
+    return append_decision(path.read_bytes(), model.manifest.output, str(path)), path, digest
 
 
 def validate(model: Model, precision: Precision, progress: Progress | None = None) -> Validated:
     """Whether TensorRT will take this graph, said without a GPU. Raises EngineError, or ConfigError for what is missing."""
-    graph, digest = decided_graph(model, precision)
-    named = model.manifest.artifacts.get("fp32") if precision == "fp32" else None
-    file = named.file if named else model.tensorrt_graph(precision)[0].name  # type: ignore[arg-type]
-    return validate_graph(
-        graph, f"{model.home / file}", precision=precision, sha256=digest, progress=progress
-    )
+    graph, path, digest = decided_graph(model, precision)
+    return validate_graph(graph, str(path), precision=precision, sha256=digest, progress=progress)
 
 
 def validate_graph(
@@ -196,7 +193,7 @@ def validate_graph(
     try:
         onnx.checker.check_model(onnx.load_model_from_string(graph), full_check=True)
     except Exception as exc:  # onnx raises its own and protobuf's errors, with no common base
-        raise EngineError(f"{where}: onnx.checker refuses the graph: {_first(exc)}") from exc
+        raise EngineError(f"{where}: onnx.checker refuses the graph: {first_line(exc)}") from exc
     loaded_with = _load_in_onnxruntime(graph, where)
     built = build_plan(trt, graph, where, progress=progress)
     return Validated(
@@ -216,23 +213,15 @@ def _import_validator() -> Any:
         return import_module(VALIDATOR)
     except ImportError as exc:
         raise ConfigError(
-            f"--validate-only: tensorrt-rtx cannot be imported ({_first(exc)}); {INSTALL_VALIDATOR} (x86-64)"
+            f"--validate-only: tensorrt-rtx cannot be imported ({first_line(exc)}); {INSTALL_VALIDATOR} (x86-64)"
         ) from exc
 
 
 def _load_in_onnxruntime(graph: bytes, where: str) -> str:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, and told once
     try:
-        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        open_session(graph)
     except Exception as exc:  # onnxruntime's pybind errors have no common base
-        raise EngineError(f"{where}: onnxruntime cannot load the graph: {_first(exc)}") from exc
+        raise EngineError(f"{where}: onnxruntime cannot load the graph: {first_line(exc)}") from exc
     return f"onnxruntime {onnxruntime.__version__}"
-
-
-def _first(exc: BaseException) -> str:
-    """The first line of a library's message."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[0] if lines else type(exc).__name__

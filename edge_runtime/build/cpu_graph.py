@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_runtime.build.graph import set_nodes
 from edge_runtime.build.place import drop_unused
 from edge_runtime.build.view import View
 
@@ -80,12 +81,11 @@ def _drop_casts(model: onnx.ModelProto) -> None:
             )
             renamed[inner] = outer
         else:
-            kept.append(type(node).FromString(node.SerializeToString()))
+            kept.append(node)
     for node in kept:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes(graph, kept)
 
 
 def _unsigned(model: onnx.ModelProto) -> None:

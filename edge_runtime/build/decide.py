@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.build.graph import require_onnx
+from edge_runtime.errors import EngineError
 from edge_runtime.infer.model import OutputSpec
 from edge_runtime.infer.postprocess import COLUMNS, LABELS, ROWS, TOTAL
 
@@ -43,10 +44,7 @@ def append_decision(graph: bytes, output: OutputSpec, where: str) -> bytes:
     The same bytes for the same graph. Raises EngineError where the mask is no float map of a fixed shape,
     ConfigError where onnx is not installed.
     """
-    try:
-        import onnx
-    except ImportError as exc:
-        raise ConfigError("onnx is not installed; pip install 'edge-runtime[build]'") from exc
+    onnx = require_onnx()
     model = onnx.load_model_from_string(graph)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST_OPSET:

@@ -11,20 +11,20 @@ and the next `compile` builds it again.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from edge_runtime import clock
 from edge_runtime.build.compiler import Built
-from edge_runtime.build.gate import GateReport
+from edge_runtime.build.gate_report import GateReport
 from edge_runtime.errors import EngineError, GateError
+from edge_runtime.files import CACHE_VARIABLE, json_bytes, write_whole
+from edge_runtime.infer.backends.cuda import DeviceFacts
 from edge_runtime.infer.backends.engine_file import (
     Engine,
     EngineKey,
@@ -36,8 +36,6 @@ from edge_runtime.infer.backends.engine_file import (
     plan_path,
     sidecar_path,
 )
-
-__all__ = ["Choice", "Engine", "EngineKey", "Maker", "choose", "engine_for", "get_or_build", "write_atomic"]
 
 TRIES = 2  # built, and once again
 WORTH = 0.97  # of fp16's time: what is hardly faster is not worth being less exact
@@ -81,26 +79,10 @@ class Choice:
 def write_atomic(path: Path, content: bytes) -> None:
     """`content` under this name, whole or not at all, and durable. Raises EngineError where it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            os.fchmod(handle, 0o644)  # a service may run under another user than the one who compiled
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name itself: a file's own sync does not cover it
-        finally:
-            os.close(folder)
+        write_whole(path, content)
     except OSError as exc:
         raise EngineError(
-            f"{path}: cannot be written ({exc.strerror}); set EDGE_RUNTIME_CACHE to another place"
+            f"{path}: cannot be written ({exc.strerror}); set {CACHE_VARIABLE} to another place"
         ) from exc
 
 
@@ -162,7 +144,7 @@ def _admit(
     plan = Engine(path, sidecar).plan()  # what lies on the disk, not what was meant to
     check(plan)
     report = gate(plan)
-    write_atomic(path.with_suffix(".gate.json"), report.encode())
+    write_atomic(path.with_suffix(".gate.json"), json_bytes(report))
     message = "; ".join(failure.message for failure in report.failures) or f"{report.judged} frames agree"
     judged = msgspec.structs.replace(sidecar, gate=Verdict(report.passed, message, report.judged))
     _write_sidecar(path, judged)
@@ -171,7 +153,7 @@ def _admit(
 
 
 def _write_sidecar(plan: Path, sidecar: Sidecar) -> None:
-    write_atomic(sidecar_path(plan), msgspec.json.format(msgspec.json.encode(sidecar), indent=1) + b"\n")
+    write_atomic(sidecar_path(plan), json_bytes(sidecar))
 
 
 def engine_for(
@@ -266,7 +248,7 @@ def time_interleaved(
     return {name: median(values) for name, values in spent.items()}
 
 
-def timing_cache_path(home: Path, facts: Any, tensorrt: str, power: Mapping[str, str]) -> Path:
+def timing_cache_path(home: Path, facts: DeviceFacts, tensorrt: str, power: Mapping[str, str]) -> Path:
     """Where what the builder learned on this device lies. Tactics are timed at the clocks of a power mode."""
     parts = (
         facts.name,

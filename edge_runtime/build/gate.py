@@ -27,14 +27,11 @@ from edge_runtime.build.readings import (
     as_held,
     finite,
     mismatch,
-    read_frames,
     rows_of,
     shown_unit,
     twin,
 )
 from edge_runtime.infer.model import GateSpec, Tolerance
-
-__all__ = ["GateReport", "Reading", "judge", "read_frames"]
 
 
 def judge(
@@ -62,6 +59,10 @@ def judge(
         _count_frames(sheet, rows, spec)
         _find_flaws(sheet, rows)
         _compare_statuses(sheet, rows, spec)
+        if not spec.measurement:
+            sheet.fail(
+                "measurement_unknown", "[gate.measurement] holds nothing to a tolerance, want one value"
+            )
         for name, tolerance in spec.measurement.items():
             _compare_values(sheet, rows, name, tolerance, spec.min_frames)
         _compare_masks(sheet, rows, spec)
@@ -152,8 +153,8 @@ def _count_frames(sheet: _Sheet, rows: Sequence[Row], spec: GateSpec) -> None:
 
 
 def _distinct(rows: Iterable[Row]) -> int:
-    """How many of the frames have pixels of their own, by the content hash in their id."""
-    return len({row.reference.frame_id.rpartition(".")[2] for row in rows})
+    """How many of the frames have pixels of their own, by their content."""
+    return len({row.reference.frame.content_hash for row in rows})
 
 
 def _find_flaws(sheet: _Sheet, rows: Sequence[Row]) -> None:

@@ -1,10 +1,9 @@
 """The frames by which a device gates an engine by itself: their pixels, and what the fp32 model says of them.
 
 They lie in a model's directory as `gate/frames.json` and `gate/frames/*.png`. A shipped model's frames are
-phantoms and also carry their recipe, so that anyone can draw them again. Their pixels are kept all the same:
-another OpenCV or another processor draws some pixels otherwise, and drawing takes a hundred times as long as
-reading. Where a frame has only its recipe and is drawn otherwise here, the stored reference does not belong to
-it: `reference` is empty then, and `with_reference` reads it anew with fp32 on onnxruntime.
+phantoms and also carry their recipe (`gate_phantoms.py`), so that anyone can see what was drawn. Their pixels are
+kept all the same: another OpenCV or another processor draws some pixels otherwise, and drawing takes a hundred
+times as long as reading.
 
 What is kept of a frame is its region alone: text burned in beside it stays where it was. File names are not
 kept. A picture of far more pixels than the model looks at is kept smaller. This module knows nothing about
@@ -27,18 +26,16 @@ from edge_runtime.build.readings import Reading, read_frames
 from edge_runtime.codes import Reason, SourceKind, SpacingSource, Status
 from edge_runtime.config import Table
 from edge_runtime.errors import CalibrationError, ConfigError
-from edge_runtime.frames.phantom import CEPHALIC_INDEX, parse_spec, render, semi_axes
+from edge_runtime.files import json_bytes
 from edge_runtime.frames.source import frame_id
-from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import GATE_FRAMES, Model, Sha256
 from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure.rle import coco_counts, decode_counts
 from edge_runtime.pictures import picture_name
-from edge_runtime.pipeline import Pipeline, build_pipeline
+from edge_runtime.pipeline import Pipeline
 from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Spacing
 
 LEAST = 32  # frames in a set, whatever a manifest says
-SCHEME = "phantom:"
 
 
 class StoredSpacing(Table, frozen=True):
@@ -56,7 +53,7 @@ class StoredMask(Table, frozen=True):
     presence: float
 
 
-class StoredFrame(Table, frozen=True):
+class StoredFrame(Table, frozen=True, kw_only=True):
     """One frame and the fp32 model's reading of it."""
 
     sha256: Sha256  # of the pixels, row by row
@@ -66,8 +63,8 @@ class StoredFrame(Table, frozen=True):
     reasons: tuple[Reason, ...]
     values: dict[str, float]
     mask: StoredMask | None = None
-    file: str | None = None  # a PNG of the bundle; None: drawn by its recipe
-    recipe: str | None = None  # "phantom:...#index of the frame"
+    file: str  # a PNG of the bundle
+    recipe: str | None = None  # how a phantom was drawn
     modality: str | None = None
     spacing: StoredSpacing | None = None
     spacing_reason: Reason | None = None
@@ -86,13 +83,12 @@ class FramesFile(Table, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GateSet:
-    """Frames and fp32's readings of them in the same order; no readings where some were drawn otherwise here."""
+    """Frames and fp32's readings of them, in the same order."""
 
     frames: tuple[Frame, ...]
     reference: tuple[Reading, ...]
-    fp32_sha256: str
-    recipes: tuple[str, ...] = ()  # of phantoms, one for each frame
-    drawn_otherwise: tuple[str, ...] = ()  # those of them whose pixels are not the ones that were read
+    fp32_sha256: str  # of the graph that read them
+    recipes: tuple[str | None, ...]  # how each was drawn; None: it is no phantom
 
 
 # ---------------------------------------------------------------- making a set
@@ -101,9 +97,9 @@ class GateSet:
 def make_gate_set(frames: Iterable[Frame], pipeline: Pipeline, recipes: Sequence[str] = ()) -> GateSet:
     """The set of these frames, read by `pipeline`, which must run fp32 and stays the caller's.
 
-    The frames are cut to their regions, large ones made smaller, and numbered anew; `recipes` says how each was drawn. Raises
-    CalibrationError where they are too few, too few of them show a structure, two are the same, or a value is
-    not finite.
+    The frames are cut to their regions, large ones made smaller, and numbered anew; `recipes` says how each was
+    drawn, none that they are no phantoms. Raises CalibrationError where they are too few, too few of them show a
+    structure, two are the same, or a value is not finite.
     """
     if pipeline.backend.precision != "fp32":
         raise CalibrationError(
@@ -115,7 +111,7 @@ def make_gate_set(frames: Iterable[Frame], pipeline: Pipeline, recipes: Sequence
     _require_measurable(reference, pipeline.model)
     if recipes and len(recipes) != len(kept):
         raise ValueError(f"gate frames: {len(recipes)} recipes for {len(kept)} frames")
-    return GateSet(kept, reference, pipeline.artifact_sha256, tuple(recipes))
+    return GateSet(kept, reference, pipeline.artifact_sha256, tuple(recipes) or (None,) * len(kept))
 
 
 def _own(index: int, frame: Frame, pipeline: Pipeline) -> Frame:
@@ -194,16 +190,13 @@ def _require_measurable(reference: Sequence[Reading], model: Model) -> None:
 # ---------------------------------------------------------------- as files of a bundle
 
 
-def gate_files(gate_set: GateSet, keep_pixels: bool = True) -> dict[str, bytes]:
-    """The set as files of a bundle: path -> content. Frames without a recipe always keep their pixels."""
+def gate_files(gate_set: GateSet) -> dict[str, bytes]:
+    """The set as files of a bundle: path -> content."""
     files: dict[str, bytes] = {}
     stored = []
-    recipes = gate_set.recipes or [None] * len(gate_set.frames)
-    for frame, reading, recipe in zip(gate_set.frames, gate_set.reference, recipes, strict=True):
-        path = None
-        if keep_pixels or recipe is None:
-            path = f"gate/frames/{_name(frame.index)}.png"
-            files[path] = _png(frame.pixels)
+    for frame, reading, recipe in zip(gate_set.frames, gate_set.reference, gate_set.recipes, strict=True):
+        path = f"gate/frames/{_name(frame.index)}.png"
+        files[path] = _png(frame.pixels)
         stored.append(_stored(frame, reading, path, recipe))
     mask = next(reading.mask for reading in gate_set.reference if reading.mask is not None)
     content = FramesFile(
@@ -213,11 +206,10 @@ def gate_files(gate_set: GateSet, keep_pixels: bool = True) -> dict[str, bytes]:
         labels=mask.names,
         frames=tuple(stored),
     )
-    encoded = msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=1)
-    return {GATE_FRAMES: encoded + b"\n", **files}
+    return {GATE_FRAMES: json_bytes(content), **files}
 
 
-def _stored(frame: Frame, reading: Reading, file: str | None, recipe: str | None) -> StoredFrame:
+def _stored(frame: Frame, reading: Reading, file: str, recipe: str | None) -> StoredFrame:
     spacing = frame.spacing
     return StoredFrame(
         sha256=_digest(frame.pixels),
@@ -264,8 +256,7 @@ def has_gate_set(model: Model) -> bool:
 def load_gate_set(model: Model) -> GateSet:
     """The set in the model's directory, every file checked against the manifest.
 
-    `reference` is empty where a frame is drawn otherwise here: see `with_reference`. Raises ConfigError for a
-    model without a set, and for files that are not what the manifest names.
+    Raises ConfigError for a model without a set, and for files that are not what the manifest names.
     """
     where = model.home / GATE_FRAMES
     if not has_gate_set(model):
@@ -284,52 +275,25 @@ def load_gate_set(model: Model) -> GateSet:
             f"{where}: was read with graph {content.fp32_sha256[:12]}, the model's is {fp32[:12]}; "
             "quantize the model again"
         )
-    frames, otherwise = [], []
-    for index, stored in enumerate(content.frames):
-        frame, same = _frame(model, index, stored)
-        frames.append(frame)
-        if not same:
-            otherwise.append(stored.recipe or "")
-    reference: tuple[Reading, ...] = ()
-    if not otherwise:
-        reference = tuple(
-            _reading(model, content, stored, frame)
-            for stored, frame in zip(content.frames, frames, strict=True)
-        )
-    recipes = tuple(stored.recipe for stored in content.frames if stored.recipe is not None)
-    whole = recipes if len(recipes) == len(frames) else ()
-    return GateSet(tuple(frames), reference, fp32, whole, tuple(otherwise))
+    frames = tuple(_frame(model, index, stored) for index, stored in enumerate(content.frames))
+    pairs = zip(content.frames, frames, strict=True)
+    return GateSet(
+        frames,
+        tuple(_reading(model, content, stored, frame) for stored, frame in pairs),
+        fp32,
+        tuple(stored.recipe for stored in content.frames),
+    )
 
 
-def with_reference(gate_set: GateSet, model: Model) -> GateSet:
-    """`gate_set` with readings in any case: where it has none, fp32 on onnxruntime reads the frames anew."""
-    if gate_set.reference:
-        return gate_set
-    pipeline = build_pipeline(model, open_backend(model, "onnxruntime", "fp32"))
-    try:
-        return replace(gate_set, reference=tuple(read_frames(pipeline, gate_set.frames)))
-    finally:
-        pipeline.close()
-
-
-def _frame(model: Model, index: int, stored: StoredFrame) -> tuple[Frame, bool]:
-    """The frame, and whether its pixels are those that were read."""
+def _frame(model: Model, index: int, stored: StoredFrame) -> Frame:
+    """The frame as it was read. Raises ConfigError for other pixels."""
     where = f"{model.home / GATE_FRAMES}: frame {index}"
-    if stored.file is not None:
-        coded = np.frombuffer(model.named_file(stored.file), np.uint8)
-        pixels = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
-        if pixels is None or _digest(pixels) != stored.sha256:
-            raise ConfigError(f"{where}: {stored.file} is not the picture that was read; restore the file")
-        same = True
-    elif stored.recipe is not None:
-        pixels = draw(stored.recipe).pixels
-        same = _digest(pixels) == stored.sha256
-    else:
-        raise ConfigError(f"{where}: has neither a file nor a recipe; quantize the model again")
-    if pixels.shape != stored.size_hw:
-        raise ConfigError(f"{where}: is {pixels.shape}, was {stored.size_hw} when it was read")
+    coded = np.frombuffer(model.named_file(stored.file), np.uint8)
+    pixels = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    if pixels is None or pixels.shape != stored.size_hw or _digest(pixels) != stored.sha256:
+        raise ConfigError(f"{where}: {stored.file} is not the picture that was read; restore the file")
     spacing = stored.spacing
-    frame = Frame(
+    return Frame(
         pixels,
         index,
         0,
@@ -339,7 +303,6 @@ def _frame(model: Model, index: int, stored: StoredFrame) -> tuple[Frame, bool]:
         spacing_reason=stored.spacing_reason,
         coloured=stored.coloured,
     )
-    return frame, same
 
 
 def _reading(model: Model, content: FramesFile, stored: StoredFrame, frame: Frame) -> Reading:
@@ -370,66 +333,4 @@ def _reading(model: Model, content: FramesFile, stored: StoredFrame, frame: Fram
         status=stored.status,
         values=stored.values,
         reasons=stored.reasons,
-    )
-
-
-# ---------------------------------------------------------------- phantoms
-
-_SIZES = ((320, 240), (300, 210), (320, 220), (288, 216))  # width, height of the pictures, in turn
-_POSES = (0, 53)  # frames of one phantom: it drifts, turns and breathes in between
-_HEADS = 20
-_SMALLEST_MM, _LARGEST_MM = 80.0, 340.0
-_COARSEST_MM = 0.49  # per pixel: within the limits of the shipped model
-_ROOM = (0.78, 0.50, 0.62)  # of the picture's width or 1.3 heights, the head's long axis
-_WITHOUT = (
-    "fetal_head?empty=1&seed=201&width=300&height=210",
-    "fetal_head?empty=1&seed=204&width=320&height=240",
-    "fetal_head?empty=1&seed=206&width=320&height=220",
-    "fetal_head?empty=1&seed=213&width=300&height=210",
-    "noise?seed=211&width=320&height=240",
-    "noise?seed=212&width=300&height=210",
-    "text?seed=213&width=320&height=240",
-    "text?seed=214&width=288&height=216",
-)
-
-
-def head_recipes() -> tuple[str, ...]:
-    """The 48 recipes for a model of fetal heads.
-
-    40 pictures of heads of 80 to 340 mm, each of 20 phantoms in two poses, small and large on the picture;
-    8 without a head, clearly withheld by fp32, so that what must stay withheld is asked for too.
-    """
-    recipes = []
-    for number in range(_HEADS):
-        hc_mm = _SMALLEST_MM + (_LARGEST_MM - _SMALLEST_MM) * number / (_HEADS - 1)
-        long_mm = 2 * semi_axes(hc_mm, CEPHALIC_INDEX)[0]
-        room = [(size, 0.8 * min(size[0], 1.3 * size[1])) for size in _SIZES]
-        fitting = [size for size, room_px in room if long_mm / _COARSEST_MM <= room_px]
-        width, height = fitting[number % len(fitting)]
-        wanted_px = _ROOM[number % len(_ROOM)] * min(width, 1.3 * height)
-        spacing_mm = min(long_mm / wanted_px, _COARSEST_MM)
-        text = f"fetal_head?hc_mm={hc_mm:.1f}&spacing_mm={spacing_mm:.4f}&seed={101 + number}"
-        recipes += [f"{SCHEME}{text}&width={width}&height={height}#{pose}" for pose in _POSES]
-    return (*recipes, *(f"{SCHEME}{text}#0" for text in _WITHOUT))
-
-
-def draw(recipe: str) -> Frame:
-    """The frame that `phantom:fetal_head?hc_mm=250&seed=1#40` describes: after the # the frame's number.
-
-    Raises ConfigError for what is no such recipe.
-    """
-    text, _, number = recipe.removeprefix(SCHEME).partition("#")
-    if not recipe.startswith(SCHEME) or not number.isdecimal():
-        raise ConfigError(f"recipe {recipe!r}: want phantom:PATTERN?...#FRAME")
-    spec = parse_spec(text)
-    pixels, _ = render(spec, int(number))
-    known = spec.pattern == "fetal_head"
-    return Frame(
-        pixels,
-        0,
-        0,
-        Origin(SourceKind.PHANTOM, recipe, "US"),
-        frame_id(0, pixels),
-        spacing=Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM) if known else None,
-        spacing_reason=None if known else Reason.SPACING_MISSING,
     )

@@ -90,25 +90,9 @@ def verdict(report: GateReport) -> str:
     model = f" of {report.model}" if report.model else ""
     if not report.passed:
         return f"{subject} may not stand in for the fp32 model{model}: {report.failures[0].message}."
-    used = [share for number in report.numbers if number.name != "frames" and (share := used_share(number))]
+    used = [share for number in report.numbers if number.name != "frames" and (share := number.used_share())]
     closest = f"; what comes closest to its limit uses {100 * max(used):.0f} % of it" if used else ""
     return f"{subject} may stand in for the fp32 model{model}: on {report.judged} frames it keeps every limit{closest}."
-
-
-def used_share(number: Number) -> float | None:
-    """How much of its limit a number uses, 1 at the limit; None without a limit."""
-    if number.passed is None:
-        return None
-    value, limit = number.value, number.limit
-    if value is None or limit is None:
-        return math.inf
-    if number.bound == "least" and limit > 1:  # a count that must be reached
-        return limit / value if value > 0 else math.inf
-    if number.bound == "least":  # a share: what is missing to 1
-        value, limit = 1 - value, 1 - limit
-    if limit > 0:
-        return max(0.0, value / limit)
-    return 0.0 if value <= limit else math.inf
 
 
 # ---------------------------------------------------------------- numbers
@@ -182,7 +166,7 @@ def _numbers(report: GateReport) -> str:
 
 
 def _number(number: Number) -> str:
-    share = used_share(number)
+    share = number.used_share()
     limit = "" if number.passed is None else _digits(number.limit, number.unit)
     least = "at least " if number.bound == "least" and limit else ""
     kind = "broken" if number.passed is False else ""

@@ -4,6 +4,7 @@ down, not how it is found (`gate.py`).
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -49,6 +50,21 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
     bound: Bound = "most"  # what the limit is
     unit: str = ""
     passed: bool | None = None  # None: for information
+
+    def used_share(self) -> float | None:
+        """How much of its limit it uses, 1 at the limit; infinite for what is no number, None without a limit."""
+        if self.passed is None:
+            return None
+        value, limit = self.value, self.limit
+        if value is None or limit is None:
+            return math.inf
+        if self.bound == "least" and limit > 1:  # a count that must be reached
+            return limit / value if value > 0 else math.inf
+        if self.bound == "least":  # a share: what is missing to 1
+            value, limit = 1 - value, 1 - limit
+        if limit > 0:
+            return max(0.0, value / limit)
+        return 0.0 if value <= limit else math.inf
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,10 +122,6 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
         look = "" if worst is None else f"; look first at {named(worst.name, worst.frame_id)}"
         others = "" if not more else f"; {more} more in the report"
         raise GateError(f"gate: {self.subject or 'candidate'} refused: {first.message}{look}{others}")
-
-    def encode(self) -> bytes:
-        """The report as JSON for a file."""
-        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=1) + b"\n"
 
 
 def named(name: str, frame_id: str) -> str:

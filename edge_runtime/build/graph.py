@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.errors import BackendError, ConfigError
 from edge_runtime.infer.backends.contract import fix_shape
+from edge_runtime.infer.model import EXTERNAL_DATA
 from edge_runtime.types import printable
 
 if TYPE_CHECKING:
@@ -212,6 +213,19 @@ def _external_bytes(said: dict[str, str], place: Path, tensor: TensorProto, path
             f"{path}: {place.name} is too short for weights {tensor.name!r}; copy both files again"
         )
     return length
+
+
+def one_file(path: Path) -> bytes:
+    """The model as one file: its own bytes, or with the weights of other files in it. Raises ConfigError."""
+    content = _read(path)
+    return load_onnx(path).SerializeToString() if EXTERNAL_DATA in content else content
+
+
+def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """`nodes` in their order, in place of what is there; they may be the graph's own."""
+    kept = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def tensors(graph: GraphProto) -> Iterator[TensorProto]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.build.graph import EXPORT
-from edge_runtime.errors import BackendError, ConfigError, FrameError
+from edge_runtime.build.onnx_run import open_session
+from edge_runtime.errors import BackendError, ConfigError, FrameError, first_line
 from edge_runtime.infer.postprocess import Postprocess
 from edge_runtime.infer.preprocess import Fit, Preprocess
 from edge_runtime.types import Frame, Mask
@@ -271,29 +272,21 @@ def _step(
 # ---------------------------------------------------------------- tried on frames
 
 
-class Trial:
+class Scorer:
     """The model in onnxruntime, with the scores before its activation among its outputs."""
 
     def __init__(self, model: ModelProto, mask: MaskGuess, fit: Fit) -> None:
         import onnx
-        import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
         opened = onnx.ModelProto.FromString(model.SerializeToString())
         self.outputs = [mask.output]
         if mask.scores != mask.output:
             opened.graph.output.add().name = mask.scores
             self.outputs.append(mask.scores)
         try:
-            self._session = ort.InferenceSession(
-                opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(opened.SerializeToString(), threads=1)
         except Exception as exc:  # onnxruntime raises a type for each of its codes
-            raise BackendError(
-                f"onnxruntime cannot load the model: {str(exc).splitlines()[0]}; {EXPORT}"
-            ) from exc
+            raise BackendError(f"onnxruntime cannot load the model: {first_line(exc)}; {EXPORT}") from exc
         given = self._session.get_inputs()[0]
         self._name = given.name
         self.slot = np.zeros(given.shape, np.uint8 if given.type == "tensor(uint8)" else np.float32)
@@ -309,7 +302,7 @@ class Trial:
         try:
             values = self._session.run(self.outputs, {self._name: self.slot})
         except Exception as exc:  # onnxruntime raises a type for each of its codes
-            raise BackendError(f"the model fails when it runs: {str(exc).splitlines()[0]}; {EXPORT}") from exc
+            raise BackendError(f"the model fails when it runs: {first_line(exc)}; {EXPORT}") from exc
         names = tuple(f"class_{k}" for k in range(1, max(2, self._mask.channels)))
         post = Postprocess(self._mask.output, self._mask.activation, names, None, keep_largest=True)
         return post.read({self._mask.output: values[0]}, geometry), values[-1][0]
@@ -321,11 +314,11 @@ class Trial:
         return Preprocess(grid_hw, self.fit, chosen.scale, chosen.mean, chosen.std)
 
 
-def normalisation_by_trial(trial: Trial, frames: Sequence[Frame]) -> NormalisationGuess:
+def normalisation_by_trial(scorer: Scorer, frames: Sequence[Frame]) -> NormalisationGuess:
     """The usual normalisations, ranked by how decided, whole and steady the masks are that they give."""
-    channels = trial.slot.shape[1]
+    channels = scorer.slot.shape[1]
     known = candidates(channels)
-    tried = [_try(trial, candidate, _spread(frames, TRIED_FRAMES)) for candidate in known]
+    tried = [_try(scorer, candidate, _spread(frames, TRIED_FRAMES)) for candidate in known]
     order = sorted(range(len(known)), key=lambda k: (-tried[k].score, k))
     best, second = tried[order[0]], tried[order[1]]
     chosen = known[order[0]]
@@ -347,16 +340,18 @@ def normalisation_by_trial(trial: Trial, frames: Sequence[Frame]) -> Normalisati
 def by_custom(channels: int, why: str = "nothing in the graph says") -> NormalisationGuess:
     """The commonest one."""
     return NormalisationGuess(
-        candidates(channels)[0], "custom", f"{why}; the commonest for {channels} channels"
+        candidates(channels)[0],
+        "custom",
+        f"{why}; the commonest for {channels} channel{'s' * (channels > 1)}",
     )
 
 
-def _try(trial: Trial, candidate: Normalisation, frames: Sequence[Frame]) -> Tried:
+def _try(scorer: Scorer, candidate: Normalisation, frames: Sequence[Frame]) -> Tried:
     rows, spans = [], []
     for frame in frames:
         try:
-            mask, scores = trial.run(frame, candidate)
-            darker, _ = trial.run(_darker(frame), candidate)
+            mask, scores = scorer.run(frame, candidate)
+            darker, _ = scorer.run(_darker(frame), candidate)
         except FrameError:  # not finite: this is not the way
             rows.append((0.0, 0.0, 0.0))
             continue
@@ -388,7 +383,7 @@ def _judge(mask: Mask, darker: Mask) -> tuple[float, float, float]:
 def _span(scores: NDArray[np.float32]) -> float:
     """How far the scores reach: of one channel from 0, of several from one another; the 99th percentile."""
     reach = np.abs(scores[0]) if len(scores) == 1 else scores.max(axis=0) - scores.min(axis=0)
-    return float(np.percentile(reach, 99))
+    return float(np.percentile(reach, 99, method="higher"))
 
 
 def _darker(frame: Frame) -> Frame:
@@ -403,13 +398,13 @@ def _spread(frames: Sequence[Frame], most: int) -> list[Frame]:
 
 
 def activation_by_trial(
-    trial: Trial, mask: MaskGuess, chosen: Normalisation, frames: Sequence[Frame]
+    scorer: Scorer, mask: MaskGuess, chosen: Normalisation, frames: Sequence[Frame]
 ) -> MaskGuess:
     """`mask` with what its values on the frames say, where the graph itself said nothing."""
     if mask.source == "graph" or not frames:
         return mask
     least, most, apart = np.inf, -np.inf, 0.0
-    for scores in _raw(trial, chosen, frames):
+    for scores in _raw(scorer, chosen, frames):
         least, most = min(least, float(np.min(scores))), max(most, float(np.max(scores)))
         apart = max(apart, float(np.abs(scores.sum(axis=0) - 1).max()))
     if least < -1e-3 or most > 1 + 1e-3 or (mask.channels > 1 and apart > 0.01):
@@ -420,9 +415,9 @@ def activation_by_trial(
     return msgspec.structs.replace(mask, activation="none", source="trial", why=why)
 
 
-def _raw(trial: Trial, chosen: Normalisation, frames: Sequence[Frame]) -> Iterator[NDArray[np.float32]]:
+def _raw(scorer: Scorer, chosen: Normalisation, frames: Sequence[Frame]) -> Iterator[NDArray[np.float32]]:
     for frame in _spread(frames, TRIED_FRAMES):
         try:
-            yield trial.run(frame, chosen)[1]
+            yield scorer.run(frame, chosen)[1]
         except FrameError:
             continue

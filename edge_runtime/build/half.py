@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_runtime.build.graph import set_nodes
 from edge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,10 +89,7 @@ def _cast_ends(graph: onnx.GraphProto) -> None:
                     to=TensorProto.FLOAT,
                 )
             )
-    nodes = [*before, *graph.node, *after]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    set_nodes(graph, [*before, *graph.node, *after])
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str, *, outputs: bool) -> None:

@@ -7,7 +7,6 @@ what is printed: `commands/inspect.py` does that.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from edge_runtime.build import guess
 from edge_runtime.build.graph import load_onnx, read_graph
 from edge_runtime.build.guess import MaskGuess, NormalisationGuess
 from edge_runtime.build.lint import Problem, lint
+from edge_runtime.config import toml_string
 from edge_runtime.errors import ConfigError
-from edge_runtime.infer.model import EXTERNAL_DATA, InputSpec, Manifest
+from edge_runtime.infer.model import InputSpec, Manifest
 from edge_runtime.infer.preprocess import Fit
 from edge_runtime.types import Frame, printable
 
@@ -75,10 +75,10 @@ def inspect_model(
     given = _line(model.graph.input[0])
     normalisation = guess.normalisation_of(model) or guess.by_custom(given.shape[1])
     if frames and mask.problem is None:
-        trial = guess.Trial(model, mask, fit)
+        scorer = guess.Scorer(model, mask, fit)
         if normalisation.source == "custom":
-            normalisation = guess.normalisation_by_trial(trial, frames)
-        mask = guess.activation_by_trial(trial, mask, normalisation.chosen, frames)
+            normalisation = guess.normalisation_by_trial(scorer, frames)
+        mask = guess.activation_by_trial(scorer, mask, normalisation.chosen, frames)
     operators = Counter(node.op_type for node in model.graph.node)
     quantized = operators["QuantizeLinear"] + operators["DequantizeLinear"] > 0
     return Inspection(
@@ -129,12 +129,6 @@ def as_manifest_says(seen: Inspection, manifest: Manifest) -> Inspection:
 
 def _formula(given: InputSpec) -> str:
     return f"(grey * {given.scale:.4g} - {list(given.mean or (0,))}) / {list(given.std or (1,))}"
-
-
-def one_file(path: Path) -> bytes:
-    """The model as one file: its own bytes, or with the weights of other files in it. Raises ConfigError."""
-    content = path.read_bytes()
-    return load_onnx(path).SerializeToString() if EXTERNAL_DATA in content else content
 
 
 def parameters_of(model: ModelProto) -> int:
@@ -201,7 +195,7 @@ def draft(seen: Inspection) -> str:
     sure = "" if seen.normalisation.sure else f"  {CONFIRM}; "
     lines = [
         f"# Drafted by edge-runtime inspect from {printable(Path(seen.file).name)}. Lines without a mark were read off the graph.",
-        f"name = {_text(model_name(Path(seen.file)))}",
+        f"name = {toml_string(model_name(Path(seen.file)))}",
         f'anatomy = "mask_only"  {CONFIRM}; fetal_head, lungs or vessel make masks millimetres',
         "",
         "[input]",
@@ -221,13 +215,13 @@ def draft(seen: Inspection) -> str:
     lines += [
         "",
         "[output]",
-        f"mask = {_text(mask.output)}",
+        f"mask = {toml_string(mask.output)}",
         f'activation = "{mask.activation}"{known or " "}{";" if known else " #"} {mask.why}',
-        f"labels = [{', '.join(map(_text, seen.labels))}]  {CONFIRM}; rename them{_background(mask)}",
+        f"labels = [{', '.join(map(toml_string, seen.labels))}]  {CONFIRM}; rename them{_background(mask)}",
     ]
     if mask.presence is not None:
         lines.append(
-            f"# presence = {_text(mask.presence)}  {CONFIRM}; if it says whether the anatomy is in the picture"
+            f"# presence = {toml_string(mask.presence)}  {CONFIRM}; if it says whether the anatomy is in the picture"
         )
     return "\n".join(lines) + "\n"
 
@@ -242,8 +236,3 @@ def model_name(path: Path) -> str:
         sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "_" for sign in path.stem.lower()
     )
     return "".join(signs).strip("_")[:64] or "model"
-
-
-def _text(text: str) -> str:
-    """A TOML string: JSON's escapes are TOML's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.build.graph import EXPORT, node_name, some, tensors, type_name
-from edge_runtime.errors import ConfigError
+from edge_runtime.build.graph import EXPORT, node_name, set_nodes, some, tensors, type_name
+from edge_runtime.errors import ConfigError, first_line
 
 OPSET = 19  # the least in which FP16 may be quantized, and TensorRT 10.3 reads up to 20
 IR_VERSION = 9  # the one of opset 19
@@ -117,7 +117,7 @@ def _inline_constants(graph: GraphProto, where: str) -> None:
             )
         tensor.name = node.output[0]
         graph.initializer.append(tensor)
-    _set_nodes(graph, kept)
+    set_nodes(graph, kept)
 
 
 def _to_opset(model: ModelProto, where: str) -> ModelProto:
@@ -209,7 +209,7 @@ def _fold_once(graph: GraphProto) -> bool:
             known[name] = value
             graph.initializer.append(numpy_helper.from_array(value, name))
     changed = len(kept) < len(graph.node)
-    _set_nodes(graph, kept)
+    set_nodes(graph, kept)
     return changed
 
 
@@ -269,7 +269,7 @@ def _remove_idle(graph: GraphProto) -> None:
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 names[place] = _last_name(renamed, name)
-    _set_nodes(graph, kept)
+    set_nodes(graph, kept)
 
 
 def _last_name(renamed: Mapping[str, str], name: str) -> str:
@@ -308,7 +308,7 @@ def _fold_normalization(graph: GraphProto) -> None:
         conv.input.extend([f"{base}.weight", f"{base}.bias"])
         conv.output[0] = base
         producer[base] = conv
-    _set_nodes(graph, kept)
+    set_nodes(graph, kept)
 
 
 def folded(
@@ -338,7 +338,7 @@ def _drop_unused(graph: GraphProto) -> None:
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(node.input)
-    _set_nodes(graph, kept[::-1])
+    set_nodes(graph, kept[::-1])
     weights = [tensor for tensor in graph.initializer if tensor.name in wanted]
     del graph.initializer[:]
     graph.initializer.extend(weights)
@@ -413,17 +413,3 @@ def static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
 def initializers(graph: GraphProto) -> dict[str, NDArray[np.generic]]:
     """Name -> value of every initializer."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
-def first_line(exc: Exception) -> str:
-    """The first line with words of a library's message, without its brackets of origin, cut to a line's length."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    text = lines[0] if lines else type(exc).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _set_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """`nodes` in their order, in place of what is there."""
-    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.build.onnx_run import outputs_of
 from edge_runtime.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -134,7 +135,6 @@ def run_each(
 ) -> Iterator[list[NDArray[np.float32]]]:
     """The values of `tensors`, inner ones too, for each of `inputs`."""
     import onnx
-    import onnxruntime as ort
 
     wider = onnx.ModelProto()
     wider.CopyFrom(graph)
@@ -144,9 +144,4 @@ def run_each(
             wider.graph.output.append(
                 onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None)
             )
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    for image in inputs:
-        yield session.run(list(tensors), {name: image})
+    return outputs_of(wider.SerializeToString(), tensors, ({"": image} for image in inputs))

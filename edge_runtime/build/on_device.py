@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_runtime.build import jetson
 from edge_runtime.build.compiler import Built, Progress, build_plan, decided_graph
 from edge_runtime.build.engine import time_interleaved, timing_cache_path, write_atomic
-from edge_runtime.build.gate import GateReport, judge, read_frames
-from edge_runtime.build.gate_frames import GateSet, load_gate_set, with_reference
+from edge_runtime.build.gate import judge
+from edge_runtime.build.gate_frames import load_gate_set
+from edge_runtime.build.gate_report import GateReport
+from edge_runtime.build.readings import read_frames
 from edge_runtime.errors import EngineError
+from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.backends.cuda import DeviceFacts, probe
 from edge_runtime.infer.backends.engine_file import (
     PRECISIONS,
@@ -55,13 +57,13 @@ class DeviceMaker:
         self.precisions = tuple(each for each in PRECISIONS if each in model.manifest.tensorrt)
         if not self.precisions:
             model.tensorrt_graph("int8")  # raises, with the way to get one
-        self._gate_set: GateSet = with_reference(load_gate_set(model), model)
+        self._gate_set = load_gate_set(model)
 
     def key(self, precision: EnginePrecision) -> EngineKey:
         return key_for(self._model, precision, self._gpu, str(self._trt.__version__))
 
     def build(self, precision: EnginePrecision) -> Built:
-        graph, _ = decided_graph(self._model, precision)
+        graph, _, _ = decided_graph(self._model, precision)
         cache = timing_cache_path(self._home, self._gpu, str(self._trt.__version__), jetson.power_state())
         known = cache.read_bytes() if cache.is_file() else b""
         where = f"{self.model} {precision}"
@@ -102,7 +104,7 @@ class DeviceMaker:
         return TensorRtBackend(plan, self._model, precision, trt=self._trt, slots=slots)
 
 
-def inference_of(backend: Any, seed: int = 0) -> Callable[[], float]:
+def inference_of(backend: Backend, seed: int = 0) -> Callable[[], float]:
     """A function that runs one inference on speckle and gives its milliseconds on the device."""
     speckle = np.random.default_rng(seed).integers(0, 256, backend.slots[0].input.shape, dtype=np.uint8)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.build.graph import set_nodes
 from edge_runtime.build.observe import LEVELS
-from edge_runtime.build.view import View
+from edge_runtime.build.view import View, attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +29,7 @@ WEIGHTED = ("Conv",)  # ConvTranspose stays FP16: slower or mis-fused in INT8 (N
 COMMUTING = ("MaxPool", "Resize")  # with one scale on both sides; Resize only where it copies values
 # A scale is stored as FP16. Below its smallest normal number it would lose digits.
 SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
+LARGEST_SCALE = float(np.finfo(np.float16).max)  # a range beyond it: the gate sees what is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,6 @@ class Plan:
     layers: tuple[str, ...]
     points: Mapping[str, frozenset[str]]  # tensor -> names of the nodes that take it quantized
     groups: tuple[frozenset[str], ...]  # tensors that share one scale; every point is in exactly one
-
-    def group_of(self, tensor: str) -> frozenset[str]:
-        return next(group for group in self.groups if tensor in group)
 
 
 def layers_of(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -96,8 +95,7 @@ def _above(tensor: str, view: View) -> onnx.NodeProto | None:
 def _commutes(node: onnx.NodeProto, view: View) -> bool:
     """Whether Q before the node is Q after it: it only moves values."""
     if node.op_type == "Resize":
-        kind = next((one.s for one in node.attribute if one.name == "mode"), b"nearest")
-        return kind == b"nearest"
+        return bool(attribute(node, "mode", "nearest") == "nearest")
     if node.op_type == "Concat":
         return all(view.constant(tensor) is None for tensor in node.input)
     return node.op_type in COMMUTING
@@ -115,13 +113,13 @@ def _groups(points: Mapping[str, set[str]], joins: list[set[str]]) -> tuple[froz
 
 def scale_for(largest: float) -> float:
     """The scale of a symmetric INT8 tensor that represents up to `largest`, as FP16 can hold it."""
-    return float(np.float16(max(largest / LEVELS, SMALLEST_SCALE)))
+    return float(np.float16(min(max(largest / LEVELS, SMALLEST_SCALE), LARGEST_SCALE)))
 
 
 def quantized_weights(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """INT8 weights (out, ...) and their scales (out,), from the largest value of each output channel."""
     largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales = np.maximum(largest / LEVELS, SMALLEST_SCALE).astype(np.float16).astype(np.float32)
+    scales = np.clip(largest / LEVELS, SMALLEST_SCALE, LARGEST_SCALE).astype(np.float16).astype(np.float32)
     steps = weights / scales.reshape(-1, *[1] * (weights.ndim - 1))
     return np.clip(np.round(steps), -LEVELS, LEVELS).astype(np.int8), scales
 
@@ -146,9 +144,7 @@ def insert(model: onnx.ModelProto, plan: Plan, scales: Mapping[str, float]) -> o
         nodes.append(node)
         for tensor in node.output:
             nodes += _pair(graph, tensor, scales) if tensor in plan.points else []
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes(graph, nodes)
     del graph.value_info[:]
     drop_unused(placed)
     return placed

@@ -2,9 +2,8 @@
 
 A faster precision is taken only where it is faster here, and where its masks and millimetres on the model's own
 gate frames stay within the manifest's limits here (`gate.py`). The decision is a file in the cache, named by
-all that could change it; it says what was measured and why. `$EDGE_RUNTIME_CACHE`, else the user's cache
-directory, has it under `precision/`. A cache that cannot be used costs a second at each start and nothing
-else. A model without gate frames keeps the rule of `open_backend`. TensorRT's engines are not chosen here.
+all that could change it; it says what was measured and why. It lies in this machine's cache under `precision/`. A
+cache that cannot be used costs a second at each start and nothing else. A model without gate frames keeps the rule of `open_backend`. TensorRT's engines are not chosen here.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import logging
 import math
 import os
 import platform
-import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +25,7 @@ import msgspec
 
 from edge_runtime import __version__, clock
 from edge_runtime.errors import BackendError, GateError
+from edge_runtime.files import cache_home, json_bytes, write_whole
 from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.backends.table import BACKENDS, choose_backend, offered_precisions, open_backend
 from edge_runtime.infer.model import GATE_FRAMES, Model, Precision
@@ -155,7 +153,7 @@ def open_with_decision(
 
 
 @dataclass(slots=True)
-class _Trial:
+class _Contender:
     """A candidate while it is looked at."""
 
     precision: Precision
@@ -216,8 +214,8 @@ def _decide(
 
 def _open(
     model: Model, name: str, precision: Precision, threads: int, backends: dict[Precision, Backend]
-) -> _Trial:
-    trial = _Trial(precision, None)
+) -> _Contender:
+    trial = _Contender(precision, None)
     try:
         backends[precision] = open_backend(model, name, precision, threads)
         trial.pipeline = build_pipeline(model, backends[precision])
@@ -226,7 +224,7 @@ def _open(
     return trial
 
 
-def _time(trials: Sequence[_Trial], frames: Sequence[Frame]) -> None:
+def _time(trials: Sequence[_Contender], frames: Sequence[Frame]) -> None:
     """Inference alone, in interleaved rounds: what the machine does besides meets all of them alike."""
     for number in range(-WARM_UP, ROUNDS[1]):
         if number == 0:
@@ -245,10 +243,8 @@ def _time(trials: Sequence[_Trial], frames: Sequence[Frame]) -> None:
                 trial.spent_ms.append(result.stages_ms["infer"])
 
 
-def _choose(trials: Sequence[_Trial], gate_set: GateSet, model: Model) -> _Trial:
+def _choose(trials: Sequence[_Contender], gate_set: GateSet, model: Model) -> _Contender:
     """The fastest that passes the gate; what is not faster than the choice is not asked."""
-    from edge_runtime.build.gate_frames import with_reference
-
     exact = next(trial for trial in trials if trial.precision == "fp32")
     exact.verdict, exact.reason = "reference", "the others are held to it"
     chosen = exact
@@ -260,13 +256,12 @@ def _choose(trials: Sequence[_Trial], gate_set: GateSet, model: Model) -> _Trial
         elif trial.ms > WORTH * exact.ms:
             trial.reason = "not faster than fp32"
         else:
-            gate_set = with_reference(gate_set, model)
             if _passes(trial, trial.pipeline, gate_set, model):
                 chosen = trial
     return chosen
 
 
-def _passes(trial: _Trial, pipeline: Pipeline, gate_set: GateSet, model: Model) -> bool:
+def _passes(trial: _Contender, pipeline: Pipeline, gate_set: GateSet, model: Model) -> bool:
     from edge_runtime.build.gate import judge
     from edge_runtime.build.readings import read_frames
 
@@ -291,7 +286,7 @@ def _passes(trial: _Trial, pipeline: Pipeline, gate_set: GateSet, model: Model) 
     return True
 
 
-def _reason(chosen: _Trial, trials: Sequence[_Trial]) -> str:
+def _reason(chosen: _Contender, trials: Sequence[_Contender]) -> str:
     others = ", ".join(
         f"{trial.precision} {trial.ms:.2f} ms" if trial.spent_ms else f"{trial.precision} {trial.verdict}"
         for trial in trials
@@ -303,16 +298,6 @@ def _reason(chosen: _Trial, trials: Sequence[_Trial]) -> str:
 
 
 # ---------------------------------------------------------------- what was decided before
-
-
-def cache_home() -> Path:
-    """Where this machine keeps what it can make again: `$EDGE_RUNTIME_CACHE`, else the user's cache directory."""
-    named = os.environ.get("EDGE_RUNTIME_CACHE")
-    if named:
-        return Path(named)
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("edge-runtime"))
 
 
 def decision_file(key: Key) -> Path:
@@ -376,15 +361,9 @@ def _remembered(key: Key) -> Decision | None:
 
 
 def _remember(decision: Decision) -> None:
-    """Writes the decision down, whole or not at all. A loss of power may lose it: then it is made again."""
+    """Writes the decision down, where that is possible."""
     path = decision_file(decision.key)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    encoded = msgspec.json.format(msgspec.json.encode(decision, order="deterministic"), indent=1)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(encoded + b"\n")
-        part.replace(path)
+        write_whole(path, json_bytes(decision))
     except OSError as exc:
         _log.warning("%s: cannot be kept (%s), so each start measures anew", path, exc.strerror)
-        with suppress(OSError):
-            part.unlink()

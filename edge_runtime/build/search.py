@@ -6,7 +6,6 @@ gate's own numbers with that layer alone in INT8. Knows no file and no page; the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.build.gate_report import GateReport
 from edge_runtime.build.observe import Method, Observed
+from edge_runtime.build.onnx_run import outputs_of
 from edge_runtime.build.place import Plan, insert, plan_of, scale_for
 from edge_runtime.errors import GateError
 
@@ -31,7 +31,7 @@ LINE = 0.5
 MOST_BACK = 0.25
 
 
-class Choice(msgspec.Struct, frozen=True):
+class ChosenRange(msgspec.Struct, frozen=True):
     """The range of one tensor, or of several that share it, and why."""
 
     tensors: tuple[str, ...]
@@ -48,9 +48,11 @@ def choose_ranges(
     inputs: Sequence[NDArray[Any]],
     mask: str,
     tick: Tick,
-) -> tuple[Choice, ...]:
+) -> tuple[ChosenRange, ...]:
     """One choice for each group of `plan`. `inputs` are those of the model, `mask` the output to compare."""
-    reference = [values[0] for values in _run(model.SerializeToString(), [mask], ({"": x} for x in inputs))]
+    reference = [
+        values[0] for values in outputs_of(model.SerializeToString(), [mask], ({"": x} for x in inputs))
+    ]
     choices = []
     for group in plan.groups:
         tick("ranges")
@@ -61,11 +63,11 @@ def choose_ranges(
             errors = _errors(model, plan, tensors, suggested, inputs, reference, mask)
         best = min(errors, key=lambda method: errors[method]) if errors else "min_max"
         largest = suggested.get(best, 0.0)
-        choices.append(Choice(tensors, best, largest, scale_for(largest), errors))
+        choices.append(ChosenRange(tensors, best, largest, scale_for(largest), errors))
     return tuple(choices)
 
 
-def scales_of(choices: Iterable[Choice]) -> dict[str, float]:
+def scales_of(choices: Iterable[ChosenRange]) -> dict[str, float]:
     """Scale by tensor."""
     return {tensor: choice.scale for choice in choices for tensor in choice.tensors}
 
@@ -103,27 +105,13 @@ def _errors(
         for largest in suggested.values()
         for x in inputs
     ]
-    results = _run(probe.SerializeToString(), [mask], feeds)
+    results = outputs_of(probe.SerializeToString(), [mask], feeds)
     differences = [
         float(np.abs(result[0] - reference[index % len(inputs)]).mean())
         for index, result in enumerate(results)
     ]
     means = np.array(differences).reshape(len(suggested), len(inputs)).mean(axis=1)
     return dict(zip(suggested, map(float, means), strict=True))
-
-
-def _run(
-    graph: bytes, outputs: Sequence[str], feeds: Iterable[Mapping[str, NDArray[Any]]]
-) -> Iterable[list[NDArray[np.float32]]]:
-    """The outputs for each feed; the key "" stands for the graph's first input."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    first = session.get_inputs()[0].name
-    for feed in feeds:
-        yield session.run(list(outputs), {name or first: value for name, value in feed.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +148,10 @@ def tolerance_used(report: GateReport) -> float:
     """
     shares = [0.0]
     for number in report.numbers:
-        if number.limit is None or number.name == "frames":
-            continue
-        if number.name == "boundary_p99" and number.passed:
-            continue  # counted in whole cells: below its limit it says nothing
-        if number.value is None:
-            shares.append(math.inf)
-        elif number.bound == "least":
-            shares.append((1 - number.value) / (1 - number.limit) if number.limit < 1 else 0.0)
-        elif number.limit > 0:
-            shares.append(number.value / number.limit)
-        elif number.value > 0:
-            shares.append(math.inf)
+        counted_in_cells = number.name == "boundary_p99" and number.passed  # below its limit it says nothing
+        share = number.used_share()
+        if share is not None and number.name != "frames" and not counted_in_cells:
+            shares.append(share)
     return max(shares)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.build.graph import set_nodes
 from edge_runtime.build.view import View, attribute
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def with_subpixel(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     for node in rewritten.graph.node:
         nodes += _subpixel(rewritten.graph, node, view) if _is_doubling(node, view) else [node]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del rewritten.graph.node[:]
-    rewritten.graph.node.extend(copies)
+    set_nodes(rewritten.graph, nodes)
     return onnx.shape_inference.infer_shapes(rewritten, strict_mode=True, data_prop=True)
 
 

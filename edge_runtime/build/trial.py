@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.build.readings import Reading, read_frames
+from edge_runtime.errors import BackendError, ConfigError
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import Artifact, Manifest, Model
 from edge_runtime.pipeline import Pipeline, build_pipeline
@@ -28,8 +29,10 @@ class Trial:
     manifest: Manifest
     folder: Path
 
-    def pipeline(self, graph: bytes) -> Pipeline:
-        """A pipeline of `graph` on onnxruntime in fp32, the caller's to close. Raises ConfigError or BackendError."""
+    def pipeline(self, graph: bytes, name: str = "the graph that was made") -> Pipeline:
+        """A pipeline of `graph` on onnxruntime in fp32, the caller's to close. Raises ConfigError or BackendError, which
+        call the graph by `name`.
+        """
         digest = hashlib.sha256(graph).hexdigest()
         file = self.folder / f"{digest[:16]}.onnx"
         file.write_bytes(graph)
@@ -39,6 +42,9 @@ class Trial:
         model = Model(home=self.folder, manifest=plain, sha256=digest)
         try:
             return build_pipeline(model, open_backend(model, "onnxruntime", "fp32", threads()))
+        except (BackendError, ConfigError) as exc:  # its path is nothing to a person: it is gone in a moment
+            told = str(exc).replace(str(file), name).replace(str(self.folder), name)
+            raise type(exc)(told) from exc
         finally:
             file.unlink()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_runtime.build.calibration import as_uri
 from edge_runtime.build.contact import COLUMNS, ROWS, Seen, areas, contact_sheet, in_words
+from edge_runtime.build.graph import one_file
 from edge_runtime.build.inspect import (
     Inspection,
     TensorLine,
@@ -21,9 +22,9 @@ from edge_runtime.build.inspect import (
     draft,
     inspect_model,
     model_name,
-    one_file,
 )
 from edge_runtime.errors import ConfigError, OutputError
+from edge_runtime.files import write_whole
 from edge_runtime.frames.source import Source, open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import Model, load_model
@@ -171,23 +172,17 @@ def _write(out: Path, text: str, content: bytes, found: list[Seen]) -> tuple[str
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / MODEL).exists():
-            _put(out / MODEL, content)
+            write_whole(out / MODEL, content)
             wrote.append(MODEL)
         if found:
             write_png(out / SHEET, contact_sheet(found))
             wrote.append(SHEET)
-        _put(out / MANIFEST, text.encode())
+        write_whole(out / MANIFEST, text.encode())
     except OSError as exc:
         raise OutputError(
             f"{exc.filename or out}: cannot be written ({exc.strerror}); free some space or name another --out"
         ) from exc
     return tuple(str(out / name) for name in (*wrote, MANIFEST))
-
-
-def _put(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _next(seen: Inspection, frames: str | None, out: Path | None) -> tuple[str, ...]:

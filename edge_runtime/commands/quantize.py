@@ -9,10 +9,10 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.build.bundle import bundle_id
+from edge_runtime.build.inspect import model_name
 from edge_runtime.build.quantize import Job, Quantized, quantize
 from edge_runtime.commands.evaluate import read_subjects
 from edge_runtime.config import read_toml
-from edge_runtime.errors import ConfigError
 from edge_runtime.infer.model import Manifest, load_model, shipped_models
 
 BAR = 24  # characters
@@ -31,6 +31,8 @@ class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
     gate_frames: int
     worst_frames: tuple[str, ...]  # of those given, by name: look at them first
     gate: dict[str, dict[str, float | None]]  # by what was judged: its numbers
+    limits: dict[str, float]  # of these numbers
+    units: dict[str, str]
     seconds: float
 
 
@@ -75,7 +77,7 @@ def _model(model: str, recipe: Path | None) -> tuple[Path, Manifest, dict[str, b
     if recipe is not None:
         manifest = read_toml(recipe, Manifest)
     else:
-        manifest = read_toml(said, Manifest) if ours else Manifest(name=_name_of(file))
+        manifest = read_toml(said, Manifest) if ours else Manifest(name=model_name(file))
     along = [path for path in sorted(file.parent.iterdir()) if path.suffix in (".md", ".txt")] if ours else []
     return file, manifest, {path.name: path.read_bytes() for path in along}
 
@@ -83,14 +85,6 @@ def _model(model: str, recipe: Path | None) -> tuple[Path, Manifest, dict[str, b
 def _names(manifest: Path, file: Path) -> bool:
     """Whether the model.toml beside a file is about it."""
     return any(artifact.file == file.name for artifact in read_toml(manifest, Manifest).artifacts.values())
-
-
-def _name_of(file: Path) -> str:
-    """A model's name made of its file's."""
-    name = "".join(sign if sign.isalnum() and sign.isascii() else "_" for sign in file.stem.lower())
-    if not name:
-        raise ConfigError(f"{file}: has no name; name an ONNX file")
-    return name[:64]
 
 
 def _bar(show: Callable[[str], None], start_ns: int) -> Callable[[str, float], None]:
@@ -104,8 +98,8 @@ def _bar(show: Callable[[str], None], start_ns: int) -> Callable[[str, float], N
 
 def _report(done: Quantized, seconds: float) -> QuantizeReport:
     methods: dict[str, int] = {}
-    for choice in done.choices:
-        methods[choice.method] = methods.get(choice.method, 0) + 1
+    for chosen in done.ranges:
+        methods[chosen.method] = methods.get(chosen.method, 0) + 1
     return QuantizeReport(
         bundle=str(done.model.home),
         id=bundle_id(done.model),
@@ -116,6 +110,8 @@ def _report(done: Quantized, seconds: float) -> QuantizeReport:
         observed=done.observed,
         gate_frames=done.gate_frames,
         worst_frames=done.worst,
+        limits={number.name: number.limit for number in done.reports[0].numbers if number.limit is not None},
+        units={number.name: number.unit for number in done.reports[0].numbers if number.unit},
         gate={
             report.subject: {number.name: number.value for number in report.numbers}
             for report in done.reports
@@ -132,8 +128,20 @@ def lines(report: QuantizeReport) -> list[str]:
     ]
     out += [f"FP16  {name}: {why}" for name, why in report.kept_fp16.items()]
     for subject, numbers in report.gate.items():
-        told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
-        out.append(f"{subject}: {told}")
+        out += [subject, *(f"    {line}" for line in _against_limits(numbers, report))]
+    if report.worst_frames:
+        out.append(f"look first at {', '.join(report.worst_frames)}")
     out.append(f"bundle {report.id}: {report.bundle}")
     out.append(f"why it was accepted: {report.bundle}/gate/report.html")
     return out
+
+
+def _against_limits(numbers: dict[str, float | None], report: QuantizeReport) -> list[str]:
+    """The numbers that have a range of their own, with it; counts that must be 0 are 0 in what was accepted."""
+    told = []
+    for name, value in numbers.items():
+        limit, unit = report.limits.get(name), report.units.get(name, "")
+        if value is not None and limit and name != "frames":
+            bound = "at least" if value > limit else "at most"
+            told.append(f"{name.replace('_', ' '):28} {value:.4g} {unit:6} {bound} {limit:g}")
+    return told

@@ -27,7 +27,7 @@ _WORDS: dict[Reason, str] = {
     Reason.STRUCTURE_NOT_FOUND: "nothing was found to measure",
     Reason.LOW_CONFIDENCE: "the model is not sure enough",
     Reason.MODEL_OUTPUT_INVALID: "the model's answer cannot be used",
-    Reason.NO_MEASUREMENT_DEFINED: "there is nothing to measure",
+    Reason.NO_MEASUREMENT_DEFINED: "this model gives masks only, no measurement is defined",
     Reason.CUT_BY_BORDER: "the outline is cut off by the border",
     Reason.SHAPE_NOT_ELLIPTIC: "the outline is not the ellipse it should be",
     Reason.SEVERAL_PARTS: "the outline is in several parts",

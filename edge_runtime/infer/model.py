@@ -9,6 +9,7 @@ off the graph.
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -176,10 +177,7 @@ class Model:
         path, wanted = self.home / name, self.manifest.files.get(name)
         if wanted is None:
             raise ConfigError(f"{path}: is not a file that model.toml names")
-        try:
-            content = path.read_bytes()
-        except OSError as exc:
-            raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+        content = _content(path)
         digest = hashlib.sha256(content).hexdigest()
         if digest != wanted:
             raise ConfigError(
@@ -189,10 +187,7 @@ class Model:
 
     def _checked(self, named: Artifact) -> tuple[Path, str]:
         path = self.home / named.file
-        try:
-            content = path.read_bytes()
-        except OSError as exc:
-            raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+        content = _content(path)
         if EXTERNAL_DATA in content:
             raise ConfigError(
                 f"{path}: keeps weights in other files, which no digest covers; save it as one file"
@@ -203,6 +198,16 @@ class Model:
                 f"{path}: sha256 is {digest[:12]}..., model.toml says {named.sha256[:12]}...; restore the file"
             )
         return path, digest
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file that a manifest names. Raises ConfigError; a pipe or a device would never end."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); model.toml names it") from exc
+    raise ConfigError(f"{path}: is not a file; model.toml names it")
 
 
 def shipped_models() -> dict[str, Path]:

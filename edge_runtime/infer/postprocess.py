@@ -8,6 +8,7 @@ confidence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -186,6 +187,7 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
         raise BackendError(
             f"{model.home}: output {mask!r} is {shape}, want (1, channels, {grid[0]}, {grid[1]})"
         )
+    _require_one_presence(model, outputs)
     classes = max(1, shape[1] - 1)
     names = spec.labels or tuple(f"class_{k}" for k in range(1, classes + 1))
     if len(names) != classes:
@@ -195,12 +197,20 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
     return Postprocess(mask, spec.activation, names, spec.presence, model.manifest.anatomy != "mask_only")
 
 
+def _require_one_presence(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises BackendError for a presence of more than one number: which of them would be meant?"""
+    name = model.manifest.output.presence
+    if name is not None and math.prod(outputs[name]) != 1:
+        raise BackendError(f"{model.home}: presence output {name!r} is {outputs[name]}, want (1, 1)")
+
+
 def _postprocess_decided(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> Postprocess:
     """How to read a graph with the decision inside. Raises BackendError where an output of it is missing."""
     spec = model.manifest.output
     for name in filter(None, (TOTAL, ROWS, COLUMNS, spec.presence)):
         if name not in outputs:
             raise BackendError(f"{model.home}: no output {name!r}, the engine has {', '.join(outputs)}")
+    _require_one_presence(model, outputs)
     count = outputs[ROWS][1]
     names = spec.labels or tuple(f"class_{k}" for k in range(1, count + 1))
     if len(names) != count:

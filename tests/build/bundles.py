@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.build.bundle import Contents, write_bundle
-from edge_runtime.build.gate_frames import GateSet, draw, gate_files, make_gate_set
+from edge_runtime.build.gate_frames import GateSet, gate_files, make_gate_set
+from edge_runtime.build.gate_phantoms import draw
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import Artifact, GateSpec, Manifest, Model, Tolerance, load_model
 from edge_runtime.pipeline import build_pipeline

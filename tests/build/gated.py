@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from edge_runtime.build.gate import Reading, read_frames
+from edge_runtime.build.readings import Reading, read_frames
 from edge_runtime.codes import Reason, SourceKind, SpacingSource, Status
 from edge_runtime.frames.phantom import parse_spec, render
 from edge_runtime.frames.source import open_source
@@ -35,16 +36,17 @@ ORIGIN = Origin(SourceKind.MEMORY, "memory", "US")
 Change = Callable[[dict[str, Any]], None]
 
 
-def phantom_frames() -> list[Frame]:
+@cache
+def phantom_frames() -> tuple[Frame, ...]:
     """35 heads of seven sizes and two frames without a head, numbered through."""
     drawn = [frame for uri in (*HEADS, EMPTY) for frame in open_source(f"phantom:{uri}").frames()]
-    return [
-        replace(frame, index=at, frame_id=f"{at}.{frame.frame_id.partition('.')[2]}")
-        for at, frame in enumerate(drawn)
-    ]
+    return tuple(
+        replace(frame, index=at, frame_id=f"{at}.{frame.content_hash}") for at, frame in enumerate(drawn)
+    )
 
 
-def phantom_truth() -> list[np.ndarray | None]:
+@cache
+def phantom_truth() -> tuple[np.ndarray | None, ...]:
     """The drawn ellipse of each of `phantom_frames`, None where there is no head."""
     truth: list[np.ndarray | None] = []
     for uri in (*HEADS, EMPTY):
@@ -52,7 +54,7 @@ def phantom_truth() -> list[np.ndarray | None]:
         for index in range(spec.frames):
             pixels, head = render(spec, index)
             truth.append(None if head is None else head.mask(pixels.shape))
-    return truth
+    return tuple(truth)
 
 
 class ChangedBackend:

@@ -10,6 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_runtime.build.place import Plan
+
 OPSET = 19
 
 
@@ -96,3 +98,8 @@ def run(model: onnx.ModelProto, tensor: NDArray[Any]) -> NDArray[np.float32]:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     result: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: tensor})[0]
     return result
+
+
+def group_of(plan: Plan, tensor: str) -> frozenset[str]:
+    """The tensors that share the scale of `tensor`."""
+    return next(group for group in plan.groups if tensor in group)

@@ -103,12 +103,15 @@ def test_an_empty_folder_is_taken_and_any_other_place_is_refused_before_the_work
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "bare")
     check_target(tmp_path / "empty")
     verify_bundle(write_bundle(tmp_path / "empty", contents()))
     for name, told in (
         ("full", "other things"),
         ("file", "is a file"),
         ("dangling", "is a file"),
+        ("link", "is a link"),
         ("no/folder", "there is no folder"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -116,7 +119,24 @@ def test_an_empty_folder_is_taken_and_any_other_place_is_refused_before_the_work
         with pytest.raises(ConfigError, match=told):
             write_bundle(tmp_path / name, contents())
     assert (tmp_path / "full" / "thesis.tex").read_text() == "mine"
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "full", "file", "dangling"}
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "full", "file", "dangling", "bare", "link"}
+
+
+def test_who_comes_second_to_the_same_place_finds_the_bundle_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, others = tmp_path / "out", [contents()]
+    rename = Path.rename
+
+    def beaten(part: Path, target: Path) -> Path:
+        """Another process is there first, between the look and the rename."""
+        monkeypatch.undo()
+        write_bundle(out, others.pop())
+        return rename(part, target)
+
+    monkeypatch.setattr(Path, "rename", beaten)
+    verify_bundle(write_bundle(out, contents()))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

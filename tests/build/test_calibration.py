@@ -71,7 +71,7 @@ def test_subjects_that_are_left_out_are_never_seen(folder: Path, pipeline: Pipel
 
 
 def test_many_frames_are_thinned_evenly(pipeline: Pipeline) -> None:
-    made = read_calibration("phantom:fetal_head?frames=700&width=320&height=220&spacing_mm=0.4", pipeline)
+    made = read_calibration("phantom:noise?frames=700&width=320&height=220", pipeline)
     assert 128 <= len(made.inputs) + len(made.held_out) <= 176
     indices = [frame.index for frame in made.held_out]
     assert max(indices) > 600 and max(b - a for a, b in itertools.pairwise(indices)) < 60
@@ -134,4 +134,8 @@ def test_labels_that_fit_no_frame_are_refused(
 ) -> None:
     empty = tmp_path_factory.mktemp("labels")
     with pytest.raises(CalibrationError, match=r"has no \.png of the same stem"):
+        read_calibration(str(folder), pipeline, labels=empty)
+    for index in range(FRAMES):
+        cv2.imwrite(str(empty / f"{index:03d}.png"), np.zeros((220, 320), np.uint8))
+    with pytest.raises(CalibrationError, match="every label picture is empty"):
         read_calibration(str(folder), pipeline, labels=empty)

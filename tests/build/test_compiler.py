@@ -143,10 +143,10 @@ def test_a_missing_validator_is_one_line_with_the_command(monkeypatch: pytest.Mo
 
 
 def test_what_is_compiled_decides_by_itself() -> None:
-    graph, digest = decided_graph(load_model("fetal_head"), "fp32")
+    graph, path, digest = decided_graph(load_model("fetal_head"), "fp32")
     names = [value.name for value in onnx.load_model_from_string(graph).graph.output]
     assert names[0] == "decided_labels"
-    assert digest == load_model("fetal_head").artifact("fp32")[1]
+    assert (path, digest) == load_model("fetal_head").artifact("fp32")
 
 
 # ---------------------------------------------------------------- a builder that fails

@@ -20,8 +20,9 @@ import pytest
 
 from edge_runtime.build.compiler import Built
 from edge_runtime.build.engine import Maker, choose, engine_for, get_or_build, time_interleaved, write_atomic
-from edge_runtime.build.gate import GateReport, Reading, judge
-from edge_runtime.build.gate_report import Failure
+from edge_runtime.build.gate import judge
+from edge_runtime.build.gate_report import Failure, GateReport
+from edge_runtime.build.readings import Reading
 from edge_runtime.codes import SourceKind, Status
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.frames.source import frame_id
@@ -243,7 +244,7 @@ import os, signal, sys
 from pathlib import Path
 from edge_runtime.build import engine
 from tests.build.test_engine import KEY, Factory, made
-calls, real = int(sys.argv[2]), os.replace
+calls = int(sys.argv[2])
 written = 0
 write = engine.write_atomic
 def dying(path, content):

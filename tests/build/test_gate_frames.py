@@ -1,4 +1,4 @@
-"""The frames a device gates with: kept to the last bit, drawn again, or told that they are others here."""
+"""The frames a device gates with: kept to the last bit, or refused where a file is not what it was."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import pytest
 from edge_runtime.build.bundle import Contents, write_bundle
 from edge_runtime.build.gate_frames import (
     GateSet,
-    draw,
     gate_files,
     has_gate_set,
-    head_recipes,
     load_gate_set,
     make_gate_set,
-    with_reference,
 )
+from edge_runtime.build.gate_phantoms import draw, head_recipes
 from edge_runtime.codes import Reason, SourceKind, SpacingSource, Status
 from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.phantom import parse_spec
@@ -60,30 +58,13 @@ def bundle_of(folder: Path, files: dict[str, bytes]) -> Model:
     return write_bundle(folder / "bundle", contents)
 
 
-@pytest.mark.parametrize("keep_pixels", [True, False])
-def test_a_set_is_read_as_it_was_made(tmp_path: Path, keep_pixels: bool) -> None:
-    model = bundle_of(tmp_path, gate_files(bundles.gate_set(), keep_pixels))
+def test_a_set_is_read_as_it_was_made(tmp_path: Path) -> None:
+    model = bundle_of(tmp_path, gate_files(bundles.gate_set()))
     assert has_gate_set(model)
-    assert len(list(tmp_path.rglob("*.png"))) == (36 if keep_pixels else 0)
+    assert len(list(tmp_path.rglob("*.png"))) == 36
     read = load_gate_set(model)
     assert read.recipes == bundles.HEADS + bundles.OTHERS
-    assert read.drawn_otherwise == ()
     same(read, bundles.gate_set())
-    assert with_reference(read, model) is read
-
-
-def test_a_phantom_that_is_drawn_otherwise_here_has_no_reference_until_fp32_has_read_it(
-    tmp_path: Path,
-) -> None:
-    files = gate_files(bundles.gate_set(), keep_pixels=False)
-    table = msgspec.json.decode(files[GATE_FRAMES])
-    table["frames"][5]["sha256"] = "0" * 64  # as another OpenCV would have left it
-    table["frames"][5]["values"]["head_circumference"] = 1.0
-    model = bundle_of(tmp_path, {**files, GATE_FRAMES: msgspec.json.encode(table)})
-    read = load_gate_set(model)
-    assert read.drawn_otherwise == (bundles.HEADS[5],)
-    assert read.reference == ()
-    same(with_reference(read, model), bundles.gate_set())
 
 
 def test_a_model_without_a_named_set_has_none(tmp_path: Path) -> None:
@@ -109,7 +90,9 @@ def test_frames_that_another_graph_has_read_are_refused(tmp_path: Path) -> None:
         (lambda table: table.update(schema_version=2), "<= 1"),
         (lambda table: table["frames"][0].update(status="good"), "Invalid enum value"),
         (lambda table: table["frames"].__delitem__(slice(31, None)), "has 31 frames, want 32"),
-        (lambda table: table["frames"][0].update(file=None, recipe=None), "neither a file nor a recipe"),
+        (lambda table: table["frames"][0].pop("file"), "missing required field `file`"),
+        (lambda table: table["frames"][0].update(sha256="0" * 64), "is not the picture"),
+        (lambda table: table["frames"][0].update(size_hw=[320, 216]), "is not the picture"),
         (lambda table: table["frames"][0].update(file=table["frames"][1]["file"]), "is not the picture"),
         (lambda table: table["frames"][0].update(file="CARD.md"), "not a file that model.toml names"),
         (lambda table: table["frames"][0]["mask"].update(counts=["01"]), "not a mask of"),

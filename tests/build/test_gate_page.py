@@ -14,10 +14,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.build.gate import GateReport, judge
-from edge_runtime.build.gate_page import Page, Section, SensitivityRow, page_html, used_share, verdict
-from edge_runtime.build.gate_report import Number
+from edge_runtime.build.gate import judge
+from edge_runtime.build.gate_page import Page, Section, SensitivityRow, page_html, verdict
+from edge_runtime.build.gate_report import GateReport, Number
 from edge_runtime.codes import Reason, Status
+from edge_runtime.files import json_bytes
 from edge_runtime.infer.model import Tolerance
 from tests.build.gated import SPEC, heads
 
@@ -208,7 +209,7 @@ def test_frames_without_a_mask_a_spacing_or_an_answer_are_drawn() -> None:
 def test_the_page_is_the_same_every_time_and_needs_no_pictures() -> None:
     assert page_of(2.0)[1] == page_of(2.0)[1]
     page, _ = page_of(2.0)
-    decoded = msgspec.json.decode(page.report.encode(), type=GateReport)
+    decoded = msgspec.json.decode(json_bytes(page.report), type=GateReport)
     assert "data:image" not in page_html(Page(decoded))
 
 
@@ -227,4 +228,4 @@ def test_the_page_is_the_same_every_time_and_needs_no_pictures() -> None:
 )
 def test_a_bar_is_the_share_of_the_limit(value: float, limit: float, bound: str, share: float) -> None:
     number = Number(name="x", value=value, limit=limit, bound=bound, passed=share <= 1)
-    assert used_share(number) == pytest.approx(share)
+    assert number.used_share() == pytest.approx(share)

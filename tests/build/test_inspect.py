@@ -13,14 +13,13 @@ import pytest
 from onnx import ModelProto, helper
 
 from edge_runtime.build.contact import Seen, areas, contact_sheet, in_words
-from edge_runtime.build.graph import read_graph
-from edge_runtime.build.guess import Trial, mask_of, normalisation_by_trial, normalisation_of
+from edge_runtime.build.graph import one_file, read_graph
+from edge_runtime.build.guess import Scorer, mask_of, normalisation_by_trial, normalisation_of
 from edge_runtime.build.inspect import (
     draft,
     inspect_model,
     model_name,
     multiply_adds_of,
-    one_file,
     parameters_of,
 )
 from edge_runtime.codes import SourceKind
@@ -142,7 +141,7 @@ def test_the_normalisation_a_network_was_made_for_wins_the_trial(
     tmp_path: Path, network: dict[str, Any], name: str, end: str | None
 ) -> None:
     read = read_graph(save(band_network(**network, end=end), tmp_path / "m.onnx"))
-    guess = normalisation_by_trial(Trial(read, mask_of(read), "letterbox"), frames())
+    guess = normalisation_by_trial(Scorer(read, mask_of(read), "letterbox"), frames())
     assert guess.chosen.name == name
     assert guess.source == "trial"
     assert [one.score for one in guess.tried] == sorted((one.score for one in guess.tried), reverse=True)

@@ -47,6 +47,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return rtx_verdicts(models, tmp_path_factory.mktemp("rtx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_tensorrt_rtx_refuses_what_lint_says_it_refuses(name: str, verdicts: dict[str, str]) -> None:
     refused, verdict = CASES[name].refused, verdicts[f"{name}-broken"]
@@ -56,6 +57,7 @@ def test_tensorrt_rtx_refuses_what_lint_says_it_refuses(name: str, verdicts: dic
         assert refused in verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_tensorrt_rtx_builds_the_clean_twin(name: str, verdicts: dict[str, str]) -> None:
     assert not verdicts[f"{name}-clean"]

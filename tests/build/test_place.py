@@ -24,7 +24,7 @@ from edge_runtime.build.place import (
 )
 from edge_runtime.build.view import View
 from edge_runtime.errors import ConfigError
-from tests.build.graphs import Sketch, images, residual, run
+from tests.build.graphs import Sketch, group_of, images, residual, run
 
 QUANTIZED = ("first", "second", "bottom", "narrow", "last", "head")
 
@@ -36,7 +36,7 @@ def whole_plan(model: onnx.ModelProto) -> Plan:
 def scales(model: onnx.ModelProto, plan: Plan, spread: float = 1.0) -> dict[str, float]:
     seen = observe(model, list(plan.points), images(8))
     return {
-        tensor: scale_for(spread * max(seen[name].largest for name in plan.group_of(tensor)))
+        tensor: scale_for(spread * max(seen[name].largest for name in group_of(plan, tensor)))
         for tensor in plan.points
     }
 
@@ -66,9 +66,9 @@ def test_inputs_of_layers_and_both_branches_of_a_sum_are_quantized(model: onnx.M
 
 def test_what_only_moves_values_has_one_scale_on_all_sides(model: onnx.ModelProto) -> None:
     plan = whole_plan(model)
-    assert {"narrow", "larger"} <= plan.group_of("larger")
-    assert {"pool", "sum.relu"} <= plan.group_of("pool")
-    assert {"join", "merge.relu", "first.relu"} <= plan.group_of("join")
+    assert {"narrow", "larger"} <= group_of(plan, "larger")
+    assert {"pool", "sum.relu"} <= group_of(plan, "pool")
+    assert {"join", "merge.relu", "first.relu"} <= group_of(plan, "join")
     assert sum(len(group) for group in plan.groups) == len(plan.points)
 
 

@@ -169,20 +169,6 @@ def test_fewer_gate_frames_than_the_manifest_wants_refuse_every_candidate(
     assert "limit at least 34" in of(decision, "int8").reason
 
 
-def test_gate_frames_that_are_drawn_otherwise_here_are_read_anew_by_fp32(
-    tmp_path: Path, idle_set: GateSet
-) -> None:
-    files = gate_files(idle_set, keep_pixels=False)
-    table = msgspec.json.decode(files[GATE_FRAMES])
-    for frame in table["frames"]:
-        frame["sha256"] = "0" * 64
-        frame["values"] = {"head_circumference": 1.0, "area_share": 0.5}  # would refuse anything
-    graphs = {"fp32.onnx": bundles.idling(), "int8.onnx": bundles.plain()}
-    manifest = bundles.manifest({"fp32": "fp32.onnx", "int8": "int8.onnx"})
-    contents = Contents(manifest, {**graphs, **files, GATE_FRAMES: msgspec.json.encode(table)})
-    assert decided(write_bundle(tmp_path / "bundle", contents)).chosen == "int8"
-
-
 def test_a_damaged_gate_set_is_an_error_and_no_choice(homes: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(homes["right"], tmp_path / "copy")
     (tmp_path / "copy" / GATE_FRAMES).unlink()
@@ -328,17 +314,18 @@ def test_a_graph_that_the_manifest_names_without_a_digest_counts_by_its_own(
     assert before.key.manifest_sha256 == after.key.manifest_sha256
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"chosen": "int8"}', b"\xff\x00garbage"])
+@pytest.mark.parametrize("content", [b"", b'{"chosen": "int8"}', b"\xff\x00garbage"])
 def test_a_damaged_decision_is_measured_again_and_said_once(
     homes: dict[str, Path], caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     model = load_model(str(homes["right"]))
-    first = decided(model)
-    decision_file(first.key).write_bytes(content)
+    path = decision_file(key_of(model, "onnxruntime", offered_precisions(model, "onnxruntime"), 1))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert decided(model).chosen == first.chosen
+        made = decided(model)
     assert [record.message.count("measuring anew") for record in caplog.records] == [1]
-    assert msgspec.json.decode(decision_file(first.key).read_bytes(), type=Decision).chosen == first.chosen
+    assert msgspec.json.decode(path.read_bytes(), type=Decision) == made
 
 
 def test_a_decision_for_what_was_refused_or_for_another_key_is_not_believed(homes: dict[str, Path]) -> None:
@@ -418,6 +405,7 @@ def test_a_finding_names_the_precision_that_ran_and_doctor_says_why(
     assert "precision of fetal_head: " in told
 
 
+@pytest.mark.slow
 def test_evaluate_and_bench_run_what_was_decided(homes: dict[str, Path], tmp_path: Path) -> None:
     done = edge_runtime(
         "bench",

@@ -231,6 +231,14 @@ def test_a_model_of_the_wrong_shape_is_refused_in_one_line(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", BACKENDS[1:])
+def test_a_presence_of_many_numbers_is_refused(name: str, tmp_path: Path) -> None:
+    stranger(tmp_path, [1, 1, 64, 96], softmax_body, [1, 2, 64, 96])
+    (tmp_path / "model.toml").write_text('name = "stranger"\n[output]\npresence = "y"\n')
+    with pytest.raises(BackendError, match=r"presence output 'y' is \(1, 2, 64, 96\), want \(1, 1\)"):
+        _open(load_model(str(tmp_path)), name)
+
+
+@pytest.mark.parametrize("name", BACKENDS[1:])
 def test_a_file_that_is_no_model_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     (tmp_path / "model.toml").write_text('name = "stranger"\n')

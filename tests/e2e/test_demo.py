@@ -257,7 +257,9 @@ def test_an_offline_page_does_not_speak_of_arrival() -> None:
 
 
 def test_a_report_without_its_optional_parts_still_renders() -> None:
-    bare = made_up(live=None, phantom=None, echo=None, heads=None, gate=None, killed=[], notes=["no echo cine"])
+    bare = made_up(
+        live=None, phantom=None, echo=None, heads=None, gate=None, killed=[], notes=["no echo cine"]
+    )
     assert "no echo cine" in "\n".join(demo.lines(bare))
     assert "No echo cine." in page.render(bare)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.build.bundle import verify_bundle
 from edge_runtime.infer.model import load_model
@@ -136,6 +136,36 @@ def weights_elsewhere(path: Path) -> None:
     (path.parent / "weights.bin").unlink()
 
 
+def one_name_for_all(path: Path) -> None:
+    made = wide_band_network()
+    for node in made.graph.node:
+        node.name = "same"
+    save(made, path)
+
+
+def beyond_half(path: Path) -> None:
+    made = wide_band_network()
+    for k, weights in enumerate(made.graph.initializer):
+        if weights.name == "same0":
+            made.graph.initializer[k].CopyFrom(tensor("same0", 1e30 * numpy_helper.to_array(weights)))
+    save(made, path)
+
+
+def of_one_side(path: Path, side: int) -> None:
+    made = wide_band_network()
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim[2].dim_value = side
+    save(made, path)
+
+
+def of_one_row(path: Path) -> None:
+    of_one_side(path, 1)
+
+
+def of_a_million_rows(path: Path) -> None:
+    of_one_side(path, 1 << 20)
+
+
 def nothing_to_gain(path: Path) -> None:
     save(
         model(
@@ -157,6 +187,9 @@ def nothing_to_gain(path: Path) -> None:
         (unsupported, "NonZero"),
         (double, "float64"),
         (weights_elsewhere, "weights.bin"),
+        (beyond_half, "'same0' holds 1e+30"),
+        (of_one_row, "grid is 1 x 96"),
+        (of_a_million_rows, "grid is 1048576 x 96"),
         (nothing_to_gain, "no convolution that INT8 could speed up"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -169,6 +202,13 @@ def test_a_bad_model_is_one_clear_line_and_no_bundle(
     line = done.failed_in_one_line(2)
     assert says in line and "bad.onnx" in line
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "state") == ["bad.onnx"]
+
+
+def test_a_model_that_does_not_load_is_called_by_its_name(place: Path, tmp_path: Path) -> None:
+    one_name_for_all(tmp_path / "bad.onnx")
+    done = edge_runtime("quantize", "bad.onnx", "--frames", place / "frames", "--out", "bundle", cwd=tmp_path)
+    line = done.failed_in_one_line(1)
+    assert line.startswith("error: bad.onnx: onnxruntime cannot load it") and "edge-runtime-" not in line
 
 
 # ---------------------------------------------------------------- bad frames
@@ -266,3 +306,35 @@ def test_the_shipped_head_model_is_quantized_again_within_its_limits(tmp_path: P
         assert numbers["head_circumference_p99"] <= 0.5
         assert numbers["head_circumference_max"] <= 1.0
     assert report["gate_frames"] >= 80
+
+
+def test_a_model_that_marks_whole_frames_is_refused(place: Path) -> None:
+    made = onnx.load(str(place / "mine.onnx"))
+    last = next(one for one in made.graph.initializer if one.name == "b3")
+    last.CopyFrom(tensor("b3", [50.0]))
+    save(made, place / "everything.onnx")
+    line = quantize(place, "--out", "all", model="everything.onnx").failed_in_one_line(1)
+    assert "which is no structure" in line and "edge-runtime inspect" in line
+    assert not (place / "all").exists()
+
+
+def test_logits_without_a_word_on_them_are_refused(place: Path) -> None:
+    made = onnx.load(str(place / "mine.onnx"))
+    del made.graph.node[-1]
+    made.graph.node[-1].output[0] = "found"
+    save(made, place / "logits.onnx")
+    line = quantize(place, "--out", "raw", model="logits.onnx").failed_in_one_line(2)
+    assert "not probabilities" in line and "activation" in line
+    recipe = place / "recipe.toml"
+    recipe.write_text('name = "band"\n[output]\nactivation = "sigmoid"\n')
+    assert quantize(place, "--out", "raw", "--recipe", "recipe.toml", model="logits.onnx").code == 0
+
+
+def test_a_file_with_free_sizes_is_a_bundle_of_fixed_ones(place: Path) -> None:
+    free_axes(place / "free.onnx")
+    (place / "fixed.toml").write_text('name = "band"\n[input]\ngrid_hw = [64, 96]\n')
+    assert quantize(place, "--out", "fixed", "--recipe", "fixed.toml", model="free.onnx").code == 0
+    fp32 = onnx.load(str(place / "fixed" / "model.onnx"))
+    assert [axis.dim_value for axis in fp32.graph.input[0].type.tensor_type.shape.dim] == [1, 1, 64, 96]
+    done = edge_runtime("compile", "fixed", "--validate-only", cwd=place)
+    assert done.code == 0 or "tensorrt-rtx" in done.err

@@ -399,13 +399,35 @@ def test_a_closed_stdout_is_never_printed_into_another_file(tmp_path: Path) -> N
 # ---------------------------------------------------------------- the command itself
 
 
-def test_nothing_is_written_or_called_outside_the_named_folders(tmp_path: Path) -> None:
-    home, cache = tmp_path / "home", tmp_path / "cache"
+def test_a_closed_stderr_takes_nothing_from_stdout_and_stops_nothing(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m edge_runtime run --model fetal_head --source '{PHANTOM}' --state state --json 2>&-"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["findings"] > 0
+    failed = subprocess.run(
+        command.replace("fetal_head", "nobody", 1), shell=True, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (failed.returncode, failed.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_nothing_is_written_or_called_outside_the_named_folders(tmp_path: Path, backend: str) -> None:
+    home, cache, scratch = tmp_path / "home", tmp_path / "cache", tmp_path / "scratch"
     home.mkdir()
-    named = {"HOME": str(home), "XDG_CACHE_HOME": "", "EDGE_RUNTIME_CACHE": str(cache)}
-    done = edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path, env=named)
-    assert done.code == 0
-    assert list(home.iterdir()) == []
+    scratch.mkdir()
+    named = {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": "",
+        "EDGE_RUNTIME_CACHE": str(cache),
+        "TMPDIR": str(scratch),
+    }
+    done = edge_runtime(
+        *run(tmp_path, PHANTOM, "--backend", backend),
+        cwd=tmp_path,
+        env={**named, "ORT_DISABLE_TELEMETRY": "0"},
+    )
+    assert done.code == 0, done.err
+    assert list(home.iterdir()) == [] and list(scratch.iterdir()) == []
     kept = {path.relative_to(cache).parts[0] for path in cache.rglob("*") if path.is_file()}
     assert kept <= {"precision"}  # which precision is fastest and right here
     code = "import sys, edge_runtime.infer.backends.openvino; print(sys.modules['openvino_telemetry'])"

@@ -47,7 +47,7 @@ def inspected(tmp_path: Path, *args: str | Path) -> Done:
     return edge_runtime("inspect", *args, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+@pytest.mark.parametrize("backend", [pytest.param("onnxruntime", marks=pytest.mark.slow), "auto"])
 @pytest.mark.parametrize("name", STRANGERS)
 def test_a_strangers_file_gives_its_masks_with_the_drafted_manifest(
     tmp_path: Path, name: str, backend: str

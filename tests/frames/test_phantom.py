@@ -77,6 +77,7 @@ def test_a_seed_is_another_picture_and_a_frame_is_not_the_one_before() -> None:
     assert (render(PhantomSpec(seed=1, frames=9), 0)[0] == first).all()
 
 
+@pytest.mark.slow
 def test_the_skull_is_bright_where_the_beam_meets_it_and_drops_out_at_the_sides() -> None:
     def echo(at: float) -> float:
         values = []

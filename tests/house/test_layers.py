@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ ROWS = [
     ["frames", "sync"],
     ["infer", "measure"],
     ["types"],
-    ["config", "telemetry"],
+    ["config", "files", "telemetry"],
     ["clock"],
     ["codes"],
     ["errors"],
@@ -79,3 +80,11 @@ def test_only_the_command_line_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert set(printing) <= {"edge_runtime/cli.py"}
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """pytest skips folders of some names without a word, `build` among them."""
+    patterns: list[str] = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {"build", "sync"} <= folders
+    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in patterns)]

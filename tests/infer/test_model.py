@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -65,3 +66,15 @@ def test_a_mistake_in_the_manifest_is_named(tmp_path: Path, text: str, told: str
 def test_an_unknown_model_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigError, match="fetal_head"):
         load_model("foetal_head")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    digest = 64 * "0"
+    (tmp_path / "model.toml").write_text(f'name = "odd"\n[files]\n"CARD.md" = "{digest}"\n')
+    for name in ("model.onnx", "CARD.md"):
+        os.mkfifo(tmp_path / name)
+    model = load_model(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"model\.onnx: is not a file; model\.toml names it"):
+        model.artifact("fp32")
+    with pytest.raises(ConfigError, match=r"CARD\.md: is not a file"):
+        model.named_file("CARD.md")

@@ -48,6 +48,7 @@ def frames() -> list[Frame]:
     return [evaluate.frame_of(pixels, "drawn", 0.2) for pixels in (*heads, half, two, empty, noise)]
 
 
+@pytest.mark.slow
 def test_a_limit_parts_the_same_pictures_here_and_in_the_runtime(unlimited: Pipeline) -> None:
     seen = [evaluate.look(unlimited, frame) for frame in frames()]
     manifest = load_model("fetal_head").manifest

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.build.gate import judge
-from edge_runtime.build.gate_frames import GateSet, load_gate_set, with_reference
+from edge_runtime.build.gate_frames import GateSet, load_gate_set
 from edge_runtime.build.gate_report import GateReport
 from edge_runtime.build.graph import load_onnx
 from edge_runtime.build.trial import Trial
@@ -43,7 +43,7 @@ def gate_part(name: str) -> GatePart | None:
     if "int8" not in model.manifest.artifacts:
         return None
     path, _ = model.artifact("int8")
-    gate_set = with_reference(load_gate_set(model), model)
+    gate_set = load_gate_set(model)
     layer, spoilt = _spoil(path)
     sound_report = _judged(model, gate_set, path.read_bytes(), "INT8 as shipped")
     spoilt_report = _judged(model, gate_set, spoilt, f"INT8 with a scale of {layer} times {TIMES}")

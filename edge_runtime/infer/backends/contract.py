@@ -20,6 +20,8 @@ from edge_runtime.infer.model import InputSpec, Precision
 
 State = Literal["free", "lent", "running", "done"]
 
+SIDES = (8, 8192)  # cells: outside of these a grid is a mistake
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -160,7 +162,7 @@ def fix_shape(
     for axis, (size, want) in enumerate(zip(sizes, wanted, strict=True)):
         if size is None and want is None:
             raise BackendError(
-                f"{where}: height and width of the input are free; set [input] grid_hw in model.toml"
+                f"{where}: height and width of the input are free; set [input] grid_hw in model.toml (inspect: --grid H,W)"
             )
         if size is not None and want is not None and size != want:
             what = "channels" if axis == 1 else "batch" if axis == 0 else "grid"
@@ -168,4 +170,8 @@ def fix_shape(
                 f"{where}: the model's input is {list(shape)}, want [1, 1 or 3, height, width] with {what} {want}"
             )
         fixed.append(size or want or 1)
+    if not all(SIDES[0] <= side <= SIDES[1] for side in fixed[2:]):
+        raise BackendError(
+            f"{where}: the model's grid is {fixed[2]} x {fixed[3]}, want sides of {SIDES[0]} to {SIDES[1]}"
+        )
     return fixed[0], fixed[1], fixed[2], fixed[3]

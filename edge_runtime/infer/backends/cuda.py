@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from edge_runtime.errors import BackendError
+from edge_runtime.errors import BackendError, first_line
 
 LIBRARY = "libcuda.so.1"
 BINDING_VARIABLE = "EDGE_RUNTIME_CUDA"  # cuda or pycuda: which binding, where both are installed
@@ -174,7 +174,7 @@ def open_device(binding: str | None = None) -> Device:
             try:
                 return make()
             except ImportError as exc:
-                missing.append(f"{name}: {str(exc).splitlines()[0]}")
+                missing.append(f"{name}: {first_line(exc)}")
     raise BackendError(
         f"no CUDA binding can be imported ({'; '.join(missing)}); edge-runtime doctor says how to get one"
     )
@@ -212,7 +212,7 @@ class CudaPythonDevice:
         try:
             return getattr(self._cu, function)(*arguments)
         except RuntimeError as exc:  # the binding's own word for a library or a function that is not there
-            raise BackendError(f"CUDA: {function}: {str(exc).splitlines()[0]}") from exc
+            raise BackendError(f"CUDA: {function}: {first_line(exc)}") from exc
 
     @contextmanager
     def current(self) -> Iterator[None]:

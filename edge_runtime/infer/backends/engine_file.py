@@ -8,19 +8,17 @@ word of a gate that it passed. `build/engine.py` writes them; this module only r
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-import platformdirs
 
 from edge_runtime.errors import EngineError, GateError
+from edge_runtime.files import cache_home
 from edge_runtime.infer.backends.cuda import DeviceFacts
 from edge_runtime.infer.model import Model, Sha256
 
-CACHE_VARIABLE = "EDGE_RUNTIME_CACHE"
 SCHEMA = 1
 SHORT = 16  # digits of a digest in a file's name
 WORKSPACE_BYTES = 1 << 30  # what a tactic may use while it runs; an 8 GB board shares it with everything else
@@ -105,9 +103,8 @@ class Engine:
 
 
 def engines_home() -> Path:
-    """Where engines lie: $EDGE_RUNTIME_CACHE/engines, else this user's cache."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return (Path(given) if given else platformdirs.user_cache_path("edge-runtime")) / "engines"
+    """Where engines lie in this machine's cache."""
+    return cache_home() / "engines"
 
 
 def key_for(model: Model, precision: EnginePrecision, gpu: DeviceFacts, tensorrt: str) -> EngineKey:

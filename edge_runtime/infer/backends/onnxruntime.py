@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_runtime import clock
-from edge_runtime.errors import BackendError
+from edge_runtime.errors import BackendError, first_line
 from edge_runtime.infer.backends.contract import Ledger, Slot, check_input, fix_shape, make_slots
 from edge_runtime.infer.backends.table import accepted_precision
 from edge_runtime.infer.model import Model, Precision
@@ -40,14 +40,14 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 4  # what fails is raised, and told once
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+            self._session = load_graph(str(onnx), options)
             shape, dtype = _input_of(self._session, model)
             check_input(model.manifest.input, self._session.get_inputs()[0].name, dtype, str(model.home))
             outputs = _output_shapes(self._session, shape, dtype)
         except BackendError:
             raise
         except Exception as exc:
-            raise BackendError(f"{onnx}: onnxruntime cannot load it: {str(exc).splitlines()[0]}") from exc
+            raise BackendError(f"{onnx}: onnxruntime cannot load it: {first_line(exc)}") from exc
         self._ledger = Ledger(make_slots(SLOTS, shape, dtype, outputs))
         self._bindings = [self._bind(slot) for slot in self._ledger.slots]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
@@ -69,7 +69,7 @@ class OnnxRuntimeBackend:
         try:
             slot.infer_ms = self._running.pop(slot.index).result()
         except Exception as exc:
-            raise BackendError(f"onnxruntime: the inference failed: {str(exc).splitlines()[0]}") from exc
+            raise BackendError(f"onnxruntime: the inference failed: {first_line(exc)}") from exc
 
     def release(self, slot: Slot, /) -> None:
         self._ledger.release(slot)
@@ -92,6 +92,21 @@ class OnnxRuntimeBackend:
         for output, array in slot.outputs.items():
             binding.bind_output(output, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
+
+
+def load_graph(graph: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """The graph, a file or its content, on the CPU. Raises what onnxruntime raises.
+
+    onnxruntime fuses a Concat between Q and DQ of FP16 into a kernel that it does not have, and then refuses its
+    own work: such a graph, which is TensorRT's, runs without what is fused for INT8.
+    """
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime's pybind errors have no common base
+        if "QLinear" not in str(exc):
+            raise
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _input_of(session: Any, model: Model) -> tuple[tuple[int, int, int, int], np.dtype[Any]]:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import BackendError, ConfigError, EdgeError, EngineError, GateError
+from edge_runtime.errors import BackendError, ConfigError, EdgeError, EngineError, GateError, first_line
 from edge_runtime.infer.backends.contract import Ledger, Slot, check_input, fix_shape
 from edge_runtime.infer.backends.cuda import Buffer, Device, DeviceFacts, open_device, probe
 from edge_runtime.infer.backends.engine_file import PRECISIONS, Engine, engines_home, find_engine, key_for
@@ -302,9 +302,7 @@ def _as_backend_error() -> Iterator[None]:
     except (
         Exception
     ) as exc:  # TypeError for a null object, RuntimeError, MemoryError: no common base but this
-        raise BackendError(
-            f"TensorRT: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}"
-        ) from exc
+        raise BackendError(f"TensorRT: {first_line(exc)}") from exc
 
 
 def _let_go(exc: BaseException | None) -> None:
@@ -357,7 +355,7 @@ def import_tensorrt() -> Any:
     try:
         return import_module("tensorrt")
     except ImportError as exc:
-        raise ConfigError(f"TensorRT cannot be imported ({str(exc).splitlines()[0]}); {INSTALL}") from exc
+        raise ConfigError(f"TensorRT cannot be imported ({first_line(exc)}); {INSTALL}") from exc
 
 
 def compile_hint(model: Model) -> str:
