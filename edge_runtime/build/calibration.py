@@ -35,8 +35,11 @@ class Calibration:
 
 
 def as_uri(frames: str) -> str:
-    """A source URI; a plain folder is `folder:` of it."""
-    return f"folder:{frames}" if ":" not in frames or Path(frames).is_dir() else frames
+    """A source URI; a plain folder is `folder:` of it, a plain DICOM file `dicom:`."""
+    path = Path(frames)
+    if path.suffix.lower() in (".dcm", ".dicom") and path.is_file():
+        return f"dicom:{frames}"
+    return f"folder:{frames}" if ":" not in frames or path.is_dir() else frames
 
 
 def read_calibration(

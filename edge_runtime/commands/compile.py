@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from edge_runtime import clock
+from edge_runtime.build.bundle import verify_bundle
 from edge_runtime.build.compiler import Progress, Validated, validate
 from edge_runtime.build.engine import Choice, engine_for
 from edge_runtime.build.graph import load_onnx
@@ -58,6 +59,8 @@ def run(
     """Compiles `model` here, or validates it. Raises ConfigError, EngineError or GateError."""
     start_ns = clock.monotonic_ns()
     loaded = load_model(model)
+    if loaded.manifest.files:
+        verify_bundle(loaded)
     told = None if progress is None else _throttled(progress)
     validated: tuple[Validated, ...] = ()
     note, engine = None, None

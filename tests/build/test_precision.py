@@ -114,7 +114,7 @@ def test_a_harmful_precision_is_refused_however_fast_and_the_reason_is_in_the_fi
 
 
 @pytest.mark.skipif("int8" not in bundles.shipped().manifest.artifacts, reason="no INT8 graph is shipped yet")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [pytest.param("onnxruntime", marks=pytest.mark.slow), *BACKENDS[1:]])
 def test_one_layers_scale_times_8_in_the_shipped_int8_graph_is_refused(
     tmp_path: Path, idle_set: GateSet, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

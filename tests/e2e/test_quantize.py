@@ -338,3 +338,12 @@ def test_a_file_with_free_sizes_is_a_bundle_of_fixed_ones(place: Path) -> None:
     assert [axis.dim_value for axis in fp32.graph.input[0].type.tensor_type.shape.dim] == [1, 1, 64, 96]
     done = edge_runtime("compile", "fixed", "--validate-only", cwd=place)
     assert done.code == 0 or "tensorrt-rtx" in done.err
+
+
+def test_a_bundle_with_a_damaged_file_is_not_compiled(place: Path) -> None:
+    assert quantize(place, "--out", "damaged").code == 0
+    card = place / "damaged" / "CARD.md"
+    card.chmod(0o644)
+    card.write_text("Accurate to a micrometre.\n")
+    line = edge_runtime("compile", "damaged", "--validate-only", cwd=place).failed_in_one_line(2)
+    assert "CARD.md" in line and "sha256" in line
