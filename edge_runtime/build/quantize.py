@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edge_runtime.build.bundle import Contents, check_target, write_bundle
 from edge_runtime.build.calibration import Calibration, read_calibration
 from edge_runtime.build.cpu_graph import to_cpu
+from edge_runtime.build.emulate import emulated
 from edge_runtime.build.gate import judge
 from edge_runtime.build.gate_frames import GateSet, gate_files, make_gate_set
 from edge_runtime.build.gate_page import page_html
@@ -309,7 +310,7 @@ def _settle(
     readings: list[Reading] = []
 
     def judged(name: str, subject: str) -> GateReport:
-        found = trial.read(graphs[name].SerializeToString(), evidence.frames)
+        found = trial.read(emulated(graphs[name]).SerializeToString(), evidence.frames)
         if name == INT8:
             readings[:] = found
         spec, model = trial.manifest.gate, trial.manifest.name

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge_runtime.build.cpu_graph import not_negative, to_cpu
+from edge_runtime.build.emulate import emulated
 from edge_runtime.build.half import to_half
 from edge_runtime.build.lint import lint
 from edge_runtime.build.observe import observe
@@ -148,6 +149,13 @@ def test_a_constant_that_fp16_cannot_hold_is_refused() -> None:
         to_half(model)
 
 
+def test_emulation_rounds_to_the_nearest_step_on_every_onnxruntime() -> None:
+    s = Sketch((1, 1, 1, 6))
+    half = emulated(to_half(quantized_once(s, "Identity", 1.0)))
+    x = np.array([0.4, 0.6, 1.9, -0.6, 2.5, 200.0], np.float32).reshape(1, 1, 1, 6)
+    assert run(half, x).ravel().tolist() == [0, 1, 2, -1, 2, 127]
+
+
 @given(
     st.floats(1e-3, 10),
     hnp.arrays(np.float32, (1, 1, 4, 4), elements=st.floats(-1e3, 1e3, width=32)),
@@ -160,7 +168,7 @@ def test_a_tensor_on_a_cpu_is_within_one_step_of_tensorrts_whatever_its_values(
     half = to_half(quantized_once(s, "Relu" if positive else "Identity", scale_for(127 * step)))
     cpu = to_cpu(half)
     x = x.astype(np.float16).astype(np.float32)  # what FP16 cannot hold is not the quantizer's doing
-    assert np.abs(run(half, x) - run(cpu, x)).max() <= scale_for(127 * step) * 1.01
+    assert np.abs(run(emulated(half), x) - run(cpu, x)).max() <= scale_for(127 * step) * 1.01
 
 
 def quantized_once(s: Sketch, kind: str, scale: float) -> onnx.ModelProto:
@@ -178,6 +186,7 @@ def test_the_cpu_graph_and_tensorrts_give_one_result(seed: int) -> None:
     step = scales(model, plan)
     half = to_half(insert(model, plan, step))
     cpu = to_cpu(half)
+    half = emulated(half)
     for x in images(3, seed=7):
         assert np.abs(run(half, x) - run(cpu, x)).max() < 0.03  # of a probability
         for tensor in ("first.relu", "second", "sum.relu"):
