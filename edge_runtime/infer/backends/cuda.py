@@ -233,7 +233,7 @@ class CudaPythonDevice:
         pointer = int(self._call("cuMemHostAlloc", size, flags))
         self._host.append(pointer)
         raw = (ctypes.c_uint8 * size).from_address(pointer)
-        host = np.frombuffer(raw, kind, count=int(np.prod(shape))).reshape(shape)
+        host = np.frombuffer(memoryview(raw), kind, count=int(np.prod(shape))).reshape(shape)
         host[...] = 0
         if mapped:
             return Buffer(host, int(self._call("cuMemHostGetDevicePointer", pointer, 0)), True)
