@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -312,7 +314,8 @@ def evaluate(as_json: bool, **flags: Any) -> None:
     """A model against labelled images: Dice, millimetres, latency."""
     from edge_runtime.commands import evaluate as command
 
-    report = command.evaluate(**flags)
+    with _watched() as progress:
+        report = command.evaluate(**flags, progress=progress)
     show(report, as_json, command.lines(report))
 
 
@@ -437,12 +440,8 @@ def quantize(as_json: bool, **flags: Any) -> None:
     """INT8 and FP16 graphs for TensorRT and for CPUs, accepted by the gate or not written."""
     from edge_runtime.commands import quantize as command
 
-    watched = sys.stderr.isatty()
-    try:
-        report = command.run(**flags, progress=_progress if watched else None)
-    finally:
-        if watched:
-            _progress("")
+    with _watched() as progress:
+        report = command.run(**flags, progress=progress)
     show(report, as_json, command.lines(report))
 
 
@@ -456,17 +455,8 @@ def compile_model(model: str, validate_only: bool, as_json: bool) -> None:
     """TensorRT engines for this device: built, gated, timed; the faster that is right is kept."""
     from edge_runtime.commands import compile as command
 
-    watched = sys.stderr.isatty()
-    try:
-        report = command.run(
-            model,
-            validate_only,
-            say=_say if watched else _quiet,
-            progress=_progress if watched else None,
-        )
-    finally:
-        if watched:
-            _progress("")
+    with _watched() as progress:
+        report = command.run(model, validate_only, say=_say if progress else _quiet, progress=progress)
     show(report, as_json, command.lines(report))
 
 
@@ -482,6 +472,18 @@ def _quiet(text: str) -> None:
 def _progress(text: str) -> None:
     """A line that replaces itself, on a terminal only."""
     print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _watched() -> Iterator[Callable[[str], None] | None]:
+    """The progress line where a person watches, cleared at the end; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield _progress
+    finally:
+        _progress("")
 
 
 def _fail(message: str, code: int) -> NoReturn:

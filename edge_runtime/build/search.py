@@ -179,6 +179,6 @@ def settle(
     worst = max(layers, key=lambda layer: layer.share)
     why = first.failures[0].message if first.failures else f"{worst.name}: {worst.fp16_because}"
     raise GateError(
-        f"gate: {first.subject} refused: {why}; no more than {allowed} of {len(layers)} layers may stay FP16, "
-        f"{len(back)} are not enough; calibrate on frames like those the model is for"
+        f"gate: {first.subject} refused: {why}; {len(back)} of {len(layers)} layers are back in FP16, and more than "
+        f"{allowed} would mean that the ranges are wrong: calibrate on frames like those the model is for"
     )

@@ -9,7 +9,7 @@ shown. `hc_reported` is over those that were.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,8 +132,9 @@ def evaluate(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 1,
+    progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Runs every image that has a mask. Raises ConfigError where the folder is not as described above."""
+    """Runs every image that has a mask; `progress` gets a line after each. Raises ConfigError where the folder is not as described above."""
     loaded = load_model(model)
     pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads))
     scores, latency, anatomy = Scores(), _Latency(pipeline), loaded.manifest.anatomy
@@ -148,6 +149,8 @@ def evaluate(
             scores.latency_ms.append(total_ms)
             scores.infer_ms.append(result.stages_ms["infer"])
             scores.add(result, truth, _hc_mm(row, frame) if anatomy == "fetal_head" else None)
+            if progress is not None:
+                progress(f"{len(scores.dice)} images, Dice {np.mean(scores.dice):.4f}")
         return _evaluation(pipeline, scores)
     finally:
         pipeline.close()
