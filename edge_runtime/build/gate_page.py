@@ -15,6 +15,7 @@ from html import escape
 from edge_runtime.build.gate_drawing import bars, cells_that_differ, differences, panels
 from edge_runtime.build.gate_report import FrameRow, GateReport, Number
 from edge_runtime.build.readings import Reading
+from edge_runtime.codes import Status
 
 WORST = 6  # frames with pictures
 LISTED = 500  # frames in the table; all are in the JSON
@@ -217,6 +218,12 @@ def _frames(report: GateReport, reference: Sequence[Reading], candidate: Sequenc
     )
 
 
+def _status(reading: Reading) -> str:
+    """What a person would get to see of it."""
+    masks_only = reading.shown and reading.status is Status.WITHHELD
+    return "mask only" if masks_only else reading.status.value
+
+
 def _frame(at: int, row: FrameRow, ours: Reading, theirs: Reading, report: GateReport) -> str:
     main = next((name for name in report.measurements if name in row.values), None)
     value = None if main is None else row.values[main]
@@ -232,8 +239,8 @@ def _frame(at: int, row: FrameRow, ours: Reading, theirs: Reading, report: GateR
     cells = cells_that_differ(ours.mask, theirs.mask)
     apart = "no mask" if cells is None else f"{cells} cell{'' if cells == 1 else 's'} differ"
     captions = (
-        f"Reference, {row.reference_status.value} {said[0]}",
-        f"Candidate, {row.candidate_status.value} {said[1]}",
+        f"Reference, {_status(ours)} {said[0]}",
+        f"Candidate, {_status(theirs)} {said[1]}",
         f"<b>{escape(said[2])}</b> {apart}",
     )
     drawn = "".join(
