@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -229,21 +230,23 @@ def test_a_kill_in_the_middle_leaves_nothing_or_all_under_the_name(tmp_path: Pat
     assert caught_in_the_middle
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """The kernel refuses to let any file grow beyond 2 KB, as a full disk would."""
+    """The kernel refuses to let any file grow beyond 2 KB, as a full disk would: the test's own report too, so be brief."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="bundle: cannot be written") as caught:
-        write_bundle(tmp_path / "bundle", contents())
+    made = contents()
+    with pytest.raises(OutputError, match="bundle: cannot be written") as caught, small_files():
+        write_bundle(tmp_path / "bundle", made)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
