@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError, OutputError
+from edge_runtime.measure.ellipse import filled
 from edge_runtime.pipeline import Result
 from edge_runtime.types import Frame, Geometry, Mask
 
@@ -23,16 +24,21 @@ def full_mask(mask: Mask, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """The labels of `mask` at the image's resolution, (H, W), by the exact geometry.
 
     Each label's area is smoothed, enlarged and cut at one half, which leaves edges where they were: a
-    straight edge crosses one half in its own place.
+    straight edge crosses one half in its own place. Where ellipses stand for the parts, those are drawn.
     """
     geometry = mask.geometry
+    full: NDArray[np.uint8] = np.zeros(size_hw, np.uint8)
+    if mask.outlines is not None:
+        for value, outline in enumerate(mask.outlines, start=1):
+            if outline is not None:
+                full[filled(outline.on_image(geometry), size_hw)] = value
+        return _within(geometry, full)
     to_grid = np.array(
         [
             [1 / geometry.step_x, 0, (0.5 - geometry.offset_x) / geometry.step_x - 0.5],
             [0, 1 / geometry.step_y, (0.5 - geometry.offset_y) / geometry.step_y - 0.5],
         ]
     )
-    full = np.zeros(size_hw, np.uint8)
     for value in range(1, len(mask.names) + 1):
         part = (mask.labels == value).astype(np.float32)
         soft = cv2.GaussianBlur(part, (0, 0), SMOOTH_CELLS, borderType=cv2.BORDER_REPLICATE)

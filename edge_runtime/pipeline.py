@@ -18,7 +18,8 @@ from edge_runtime.infer.backends.contract import Backend, Slot
 from edge_runtime.infer.model import Manifest, Model
 from edge_runtime.infer.postprocess import Postprocess, postprocess_for
 from edge_runtime.infer.preprocess import Preprocess, preprocess_for
-from edge_runtime.measure.anatomy import labels_of, measure
+from edge_runtime.measure.anatomy import ELLIPTIC, labels_of, measure
+from edge_runtime.measure.ellipse import outlined
 from edge_runtime.measure.findings import assemble
 from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge
 from edge_runtime.measure.settings import MeasureSettings
@@ -32,6 +33,7 @@ class Result:
 
     frame: Frame | BadFrame
     mask: Mask | None  # None when the frame or the model's answer could not be used
+    found: Mask | None  # the cleaned mask that was measured; `mask` itself unless that shows ellipses
     measurements: tuple[Measurement, ...]
     status: Status
     reasons: tuple[Reason, ...]
@@ -94,13 +96,14 @@ class Pipeline:
                 self.backend.wait(slot)
             stages.stages_ms["infer"] = slot.infer_ms
             with stages.stage("postprocess"):
-                mask = self.postprocess.read(slot.outputs, flight.geometry)
+                found = self.postprocess.read(slot.outputs, flight.geometry)
             with stages.stage("measure"):
                 anatomy = self.model.manifest.anatomy
-                measured = measure(anatomy, mask, frame.spacing, frame.spacing_reason, self.settings)
+                measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
-                verdict = judge(self.preprocess.grey(slot.input), mask, frame, self.limits, frozen)
+                verdict = judge(self.preprocess.grey(slot.input), found, frame, self.limits, frozen)
                 assembled = assemble(measured, verdict.reasons)
+                mask = outlined(found) if self.model.manifest.output.outline == "ellipse" else found
         except FrameError as error:
             named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
             return unusable(frame, named, stages.stages_ms)
@@ -109,6 +112,7 @@ class Pipeline:
         return Result(
             frame,
             mask,
+            found,
             assembled.measurements,
             assembled.status,
             assembled.reasons,
@@ -124,9 +128,8 @@ class Pipeline:
 def unusable(frame: Frame | BadFrame, error: FrameError, stages_ms: dict[str, float] | None = None) -> Result:
     """The withheld result of a frame that gave no answer."""
     verdict = Verdict(score=0, hint=Hint.NO_SIGNAL, reasons=(error.reason,))
-    return Result(
-        frame, None, (), Status.WITHHELD, (error.reason,), verdict, _age_ms(frame), stages_ms or {}, error
-    )
+    reasons, stages = (error.reason,), stages_ms or {}
+    return Result(frame, None, None, (), Status.WITHHELD, reasons, verdict, _age_ms(frame), stages, error)
 
 
 def _age_ms(frame: Frame | BadFrame) -> float:
@@ -154,13 +157,18 @@ def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
 def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = False) -> Pipeline:
     """A pipeline of a loaded model. Owns `backend`: `Pipeline.close` closes it.
 
-    Raises ConfigError for labels that the model's anatomy does not measure.
+    Raises ConfigError for labels that the model's anatomy does not measure, and for ellipses where it
+    measures none.
     """
     manifest = model.manifest
     wanted, labels = labels_of(manifest.anatomy), manifest.output.labels or ()
     if wanted and set(wanted) - set(labels):
         raise ConfigError(
             f"model {manifest.name}: anatomy {manifest.anatomy} needs the labels {wanted}, [output] has {labels}"
+        )
+    if manifest.output.outline == "ellipse" and manifest.anatomy not in ELLIPTIC:
+        raise ConfigError(
+            f'model {manifest.name}: [output] outline = "ellipse" wants an anatomy of {ELLIPTIC}, got {manifest.anatomy}'
         )
     limits = Limits(
         modality=manifest.modality,

@@ -186,6 +186,24 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class Outline:
+    """An ellipse on a pixel grid: xx X^2 + 2 xy X Y + yy Y^2 <= 1 with (X, Y) measured from its centre."""
+
+    center_xy: tuple[float, float]
+    xx: float
+    xy: float
+    yy: float
+
+    def on_image(self, geometry: Geometry) -> Outline:
+        """The same ellipse in image pixels, of one on the model's grid."""
+        x, y = geometry.to_image(np.array([self.center_xy]))[0]
+        step_x, step_y = geometry.step_x, geometry.step_y
+        return Outline(
+            (float(x), float(y)), self.xx / step_x**2, self.xy / (step_x * step_y), self.yy / step_y**2
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
     """What the model found, on its own grid. Owned by whoever holds it: no slot's memory is in it."""
 
@@ -195,6 +213,7 @@ class Mask:
     confidence: tuple[float, ...]  # Soft Dice Confidence per name, 0 to 1 (arXiv 2402.10665)
     discarded: tuple[float, ...]  # per name: share of its pixels outside the part that was kept
     presence: float  # the model's own word that this is its anatomy in its plane, 0 to 1; 1 where it has none
+    outlines: tuple[Outline | None, ...] | None = None  # per name, where ellipses stand for the parts
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.grid_hw or self.labels.dtype != np.uint8:

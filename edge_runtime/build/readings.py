@@ -51,10 +51,12 @@ def read_frames(pipeline: Pipeline, frames: Iterable[Frame]) -> list[Reading]:
     readings, anatomy = [], pipeline.model.manifest.anatomy
     for frame in frames:
         result = pipeline.step(frame)
-        mask = result.mask
-        values = {} if mask is None else raw_values(anatomy, mask, frame.spacing)
+        found = result.found
+        values = {} if found is None else raw_values(anatomy, found, frame.spacing)
         name = picture_name(frame)
-        readings.append(Reading(frame.frame_id, name, frame, mask, result.status, values, result.reasons))
+        readings.append(
+            Reading(frame.frame_id, name, frame, result.mask, result.status, values, result.reasons)
+        )
     return readings
 
 

@@ -113,8 +113,8 @@ class Scores:
             for reason in result.reasons:
                 if SEVERITY[reason] is Status.WITHHELD:
                     self.reasons[reason.value] += 1
-        if hc_mm is not None and mask is not None and frame.spacing is not None:
-            measured = head_circumference_mm(mask, frame.spacing)
+        if hc_mm is not None and result.found is not None and frame.spacing is not None:
+            measured = head_circumference_mm(result.found, frame.spacing)
             self.hc_error.append(np.nan if measured is None else measured - hc_mm)
             self._add_shown(result, hc_mm)
 

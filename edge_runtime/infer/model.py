@@ -54,6 +54,9 @@ class OutputSpec(Table, frozen=True):
     )
     labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
     presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
+    outline: Literal["mask", "ellipse"] = (
+        "mask"  # what is shown and recorded of a part that is measured as one
+    )
 
 
 class LimitSpec(Table, frozen=True):

@@ -17,6 +17,7 @@ from edge_runtime.types import Mask, Measurement, Spacing, Unit
 Measure = Callable[[Mask, "Spacing | None", "Reason | None", MeasureSettings], tuple[Measurement, ...]]
 RawValues = Callable[[Mask, "Spacing | None"], dict[str, float]]
 
+ELLIPTIC = ("fetal_head", "vessel")  # measured by the moment ellipse of one part
 AREA_SHARE = "area_share"  # among the raw values of every anatomy; no measurement, never in a finding
 _UNITS: dict[str, Unit] = {  # those that are no millimetres
     AREA_SHARE: "1",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
-from edge_runtime.types import Box
-from tests.measure.drawn import ellipse_cells, geometry, perimeter
+from edge_runtime.measure.ellipse import Ellipse, border_contact, filled, moment_ellipse, outlined, overlap
+from edge_runtime.types import Box, Outline
+from tests.measure.drawn import ellipse_cells, geometry, mask_of, perimeter
 
 
 def test_a_single_cell_has_its_own_second_moment():
@@ -114,3 +114,70 @@ def test_border_contact_counts_only_the_content_edge():
     assert border_contact(inside, Box(3, 0, 9, 10), (0.5, 2.0)) == pytest.approx(2 * 6 * 0.5)
     assert border_contact(inside, Box(0, 2, 12, 10), (0.5, 2.0)) == pytest.approx(6 * 2.0)
     assert border_contact(inside, Box(0, 0, 12, 10), (0.5, 2.0)) == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    angle=st.floats(0, math.pi),
+    shift=st.tuples(st.floats(-20, 20), st.floats(-20, 20)),
+    size=st.floats(60, 90),
+    ratio=st.floats(0.6, 0.98),
+)
+def test_a_filled_ellipse_has_the_moments_and_the_cells_of_the_ellipse(angle, shift, size, ratio):
+    where = geometry(image_hw=(192, 288))
+    cells = ellipse_cells(where, (144 + shift[0], 96 + shift[1]), (size, size * ratio), angle)
+    drawn = Ellipse((144 + shift[0], 96 + shift[1]), size, size * ratio, angle, 1.0, (1.0, 1.0))
+    raster = filled(drawn.outline, (192, 288))
+    assert np.count_nonzero(raster ^ cells) <= 1  # a centre on the very edge
+    again = moment_ellipse(raster, (1.0, 1.0))
+    if size < 72:  # wholly on the grid
+        assert again.semi_major == pytest.approx(size, rel=4e-3)
+        assert again.semi_minor == pytest.approx(size * ratio, rel=4e-3)
+        assert again.center_xy == pytest.approx(drawn.center_xy, abs=0.1)
+        assert overlap(drawn, raster) <= 1.0
+
+
+def test_the_ellipse_on_the_grid_is_the_one_in_millimetres():
+    where = geometry()
+    cells = ellipse_cells(where, (390, 260), (38, 27), 0.7, (0.2, 0.12))
+    cells[80:90, 100:140] = False
+    physical = moment_ellipse(cells, (where.step_y * 0.2, where.step_x * 0.12)).outline
+    plain = moment_ellipse(cells, (1.0, 1.0)).outline
+    for name in ("xx", "xy", "yy"):
+        assert getattr(physical, name) == pytest.approx(getattr(plain, name), rel=1e-9)
+
+
+def test_a_bitten_part_is_replaced_by_its_ellipse_and_keeps_its_moments():
+    where = geometry()
+    cells = ellipse_cells(where, (390, 260), (250, 180), 0.7)
+    cells[90:110, 150:200] = False
+    mask = mask_of(where, cells)
+    found = outlined(mask)
+    before, after = (moment_ellipse(m.of("head"), (1.0, 1.0)) for m in (mask, found))
+    assert overlap(before, cells) < 0.96
+    assert overlap(after, found.of("head")) > 0.985
+    assert after.circumference == pytest.approx(before.circumference, rel=1e-3)
+    assert (found.confidence, found.presence, found.geometry) == (mask.confidence, mask.presence, where)
+
+
+def test_an_empty_mask_stays_empty_and_each_label_has_its_own_ellipse():
+    where = geometry()
+    nothing = np.zeros(where.grid_hw, bool)
+    one = ellipse_cells(where, (200, 260), (100, 80), 0.0)
+    found = outlined(mask_of(where, one, nothing, names=("a", "b")))
+    np.testing.assert_array_equal(found.of("a"), filled(moment_ellipse(one, (1, 1)).outline, where.grid_hw))
+    assert not found.of("b").any()
+    assert found.outlines[1] is None
+
+
+def test_an_ellipse_that_leaves_the_picture_ends_at_its_edge():
+    where = geometry(image_hw=(600, 500))  # bars left and right
+    found = outlined(mask_of(where, ellipse_cells(where, (20, 300), (200, 160), 0.3)))
+    rows, columns = np.nonzero(found.of("head"))
+    assert columns.min() == where.content.x0
+    assert rows.size
+
+
+def test_an_ellipse_beside_the_grid_fills_nothing():
+    assert not filled(Outline((5.0, -40.0), 0.01, 0.0, 0.01), (20, 30)).any()
+    assert not filled(Outline((-40.0, 5.0), 0.01, 0.0, 0.01), (20, 30)).any()

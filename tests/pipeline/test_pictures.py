@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,10 @@ import pytest
 
 from edge_runtime.codes import SourceKind
 from edge_runtime.infer.preprocess import fit_region
+from edge_runtime.measure.ellipse import outlined
 from edge_runtime.pictures import full_mask, picture_name
 from edge_runtime.types import Box, Frame, Mask, Origin
+from tests.measure.drawn import ellipse_cells, geometry, mask_of
 
 GRID = (192, 288)
 
@@ -47,3 +50,20 @@ def test_a_mask_never_leaves_the_region_that_was_looked_at() -> None:
 def test_pictures_of_a_frame_have_one_name(kind: SourceKind, name: str, told: str) -> None:
     frame = Frame(np.zeros((64, 64), np.uint8), 7, 0, Origin(kind, name), "7.x")
     assert picture_name(frame) == told if kind is not SourceKind.FOLDER else Path(told).stem
+
+
+def test_an_ellipse_is_drawn_at_the_pictures_own_resolution() -> None:
+    """Not the grid's steps enlarged: the drawn one, but for pixels whose centre lies on its edge."""
+    where = geometry((540, 800))
+    mask = outlined(mask_of(where, ellipse_cells(where, (390, 260), (250, 180), 0.7)))
+    assert mask.outlines is not None
+    exact = mask.outlines[0]
+    assert exact is not None
+    full = full_mask(mask, (540, 800)) == 1
+    y, x = np.mgrid[:540, :800]
+    right, down = x - 390, y - 260
+    along, across = (right * np.cos(0.7) + down * np.sin(0.7)), (down * np.cos(0.7) - right * np.sin(0.7))
+    drawn = (along / 250) ** 2 + (across / 180) ** 2 <= 1
+    iou = np.count_nonzero(full & drawn) / np.count_nonzero(full | drawn)
+    assert iou > 0.996
+    assert not full_mask(replace(mask, outlines=(None,)), (540, 800)).any()
