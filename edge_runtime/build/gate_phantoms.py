@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edge_runtime.codes import Reason, SourceKind, SpacingSource
 from edge_runtime.errors import ConfigError
-from edge_runtime.frames.phantom import CEPHALIC_INDEX, parse_spec, render, semi_axes
+from edge_runtime.frames.phantom import ANATOMICAL, CEPHALIC_INDEX, parse_spec, render, semi_axes
 from edge_runtime.frames.source import frame_id
 from edge_runtime.types import Frame, Origin, Spacing
 
@@ -62,12 +62,12 @@ def draw(recipe: str) -> Frame:
         raise ConfigError(f"recipe {recipe!r}: want phantom:PATTERN?...#FRAME")
     spec = parse_spec(text)
     pixels, _ = render(spec, int(number))
-    known = spec.pattern == "fetal_head"
+    known = spec.pattern in ANATOMICAL
     return Frame(
         pixels,
         0,
         0,
-        Origin(SourceKind.PHANTOM, recipe, "US"),
+        Origin(SourceKind.PHANTOM, recipe, spec.modality),
         frame_id(0, pixels),
         spacing=Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM) if known else None,
         spacing_reason=None if known else Reason.SPACING_MISSING,

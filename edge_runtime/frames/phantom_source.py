@@ -1,4 +1,4 @@
-"""`phantom:` as a source, frame by frame. What is drawn is `phantom.py`'s to say."""
+"""`phantom:` as a source, frame by frame. What is drawn is the room `phantom`'s to say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.codes import SourceKind, SpacingSource
 from edge_runtime.errors import ConfigError
-from edge_runtime.frames.phantom import PhantomSpec, parse_spec, render
+from edge_runtime.frames.phantom import ANATOMICAL, PhantomSpec, parse_spec, render
 from edge_runtime.frames.source import Closeable, SourceOptions, frame_id, steady_s
 from edge_runtime.frames.spacing import Resolved, with_operator
 from edge_runtime.types import BadFrame, Frame, Origin, Spacing
@@ -30,13 +30,13 @@ class PhantomSource(Closeable):
         self.spec = spec
         self.length = options.count(spec.frames)
         known = Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM)
-        drawn = Resolved(known if spec.pattern == "fetal_head" else None)
+        drawn = Resolved(known if spec.pattern in ANATOMICAL else None)
         self._spacing = with_operator(
             drawn, options.spacing, options.force_spacing, f"phantom:{spec.pattern}"
         )
         self._fps = options.fps
         self._origin = Origin(
-            SourceKind.PHANTOM, f"phantom:{spec.pattern}", "US", frame_time_ms=1000.0 / spec.fps
+            SourceKind.PHANTOM, f"phantom:{spec.pattern}", spec.modality, frame_time_ms=1000.0 / spec.fps
         )
 
     def frames(self) -> Iterator[Frame | BadFrame]:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import (
+    Ellipse,
     PhantomSpec,
-    Scene,
     parse_spec,
     render,
     semi_axes,
 )
+from edge_runtime.frames.phantom.head import HeadScene
 
 
 @given(st.floats(40, 400), st.floats(0.55, 1.0))
@@ -34,7 +35,7 @@ def test_the_semi_axes_give_back_the_circumference_by_numerical_integration(hc: 
 @pytest.mark.parametrize("hc_mm", [40, 97.7, 250, 400])
 def test_every_frame_shows_a_head_of_exactly_the_asked_circumference(hc_mm: float) -> None:
     spec = PhantomSpec(hc_mm=hc_mm, seed=3)
-    scene = Scene(spec)
+    scene = HeadScene(spec)
     for index in (0, 17, 150, 299):
         head = scene.truth(index)
         assert head is not None
@@ -42,7 +43,7 @@ def test_every_frame_shows_a_head_of_exactly_the_asked_circumference(hc_mm: floa
 
 
 def test_the_head_moves_smoothly_and_stays_in_the_picture() -> None:
-    scene = Scene(PhantomSpec(hc_mm=400))
+    scene = HeadScene(PhantomSpec(hc_mm=400))
     heads = [scene.truth(index) for index in range(300)]
     centers = np.array([(head.center_x, head.center_y) for head in heads if head])
     assert np.ptp(centers, axis=0).min() > 2
@@ -55,7 +56,7 @@ def test_the_head_moves_smoothly_and_stays_in_the_picture() -> None:
 
 def test_the_mask_is_the_ellipse_to_a_part_in_a_thousand() -> None:
     _, head = render(PhantomSpec(), 5)
-    assert head is not None
+    assert isinstance(head, Ellipse)
     assert head.mask((540, 800)).sum() == pytest.approx(math.pi * head.semi_major * head.semi_minor, rel=1e-3)
 
 
@@ -83,7 +84,7 @@ def test_the_skull_is_bright_where_the_beam_meets_it_and_drops_out_at_the_sides(
         values = []
         for seed in range(1, 7):
             pixels, head = render(PhantomSpec(seed=seed), 0)
-            assert head is not None
+            assert isinstance(head, Ellipse)
             for spread in np.linspace(-0.12, 0.12, 9):
                 u, v = 0.97 * math.cos(at + spread), 0.97 * math.sin(at + spread)
                 cos, sin = math.cos(head.angle_rad), math.sin(head.angle_rad)
@@ -154,5 +155,5 @@ def test_a_wrong_parameter_is_named_in_one_line(text: str, named: str) -> None:
 def test_any_asked_head_renders(hc_mm: float, seed: int, size: tuple[int, int]) -> None:
     spec = PhantomSpec(hc_mm=hc_mm, seed=seed, width=size[0], height=size[1])
     pixels, head = render(spec, 11)
-    assert head is not None and pixels.shape == size[::-1]
+    assert isinstance(head, Ellipse) and pixels.shape == size[::-1]
     assert head.circumference * spec.pixel_mm == pytest.approx(hc_mm)

@@ -12,7 +12,7 @@ from edge_runtime.codes import SpacingSource
 from edge_runtime.commands.demo.drawing import Panel
 from edge_runtime.commands.demo.findings import circumference, gives_a_size
 from edge_runtime.commands.demo.stage import Heads
-from edge_runtime.frames.phantom import parse_spec, render
+from edge_runtime.frames.phantom import Ellipse, parse_spec, render
 from edge_runtime.frames.source import frame_id, open_source
 from edge_runtime.types import Finding, Frame, Origin, Spacing
 
@@ -24,7 +24,8 @@ def phantom(uri: str, true_mm: float, found: Sequence[Finding]) -> Panel | None:
         return None
     spec = parse_spec(uri.removeprefix("phantom:"))
     index = int(chosen.source.frame_ids[0].partition(".")[0])
-    pixels, outline = render(spec, index)
+    pixels, truth_of = render(spec, index)
+    outline = truth_of if isinstance(truth_of, Ellipse) else None
     origin = Origin(chosen.source.kind, uri, "US")
     spacing = Spacing(spec.pixel_mm, spec.pixel_mm, SpacingSource.PHANTOM)
     frame = Frame(pixels, index, 0, origin, frame_id(index, pixels), spacing=spacing)

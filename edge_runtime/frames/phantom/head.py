@@ -4,155 +4,38 @@ The picture is made the way a convex scanner makes it. Scatterers (complex white
 mirror-like surfaces are sampled along diverging beams, shadowed by the bone in front of them, blurred by a
 point spread that is constant in angle and so widens with depth, given depth gain and receiver noise,
 log-compressed and scan-converted. The outer border of the skull is an ellipse with the asked circumference
-(Ramanujan II) in every frame, whatever its place, turn and shape. A URI always gives the same bytes on one
-machine.
-
-`noise` and `text` are test patterns without anatomy. It knows nothing about models and measuring.
+(Ramanujan II) in every frame, whatever its place, turn and shape.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from typing import Any, cast
-from urllib.parse import parse_qsl
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import ConfigError
-from edge_runtime.measure.ellipse import ramanujan2
+from edge_runtime.codes import MeasurementName
+from edge_runtime.frames.phantom.spec import CEPHALIC_INDEX, PhantomSpec
+from edge_runtime.frames.phantom.truth import Ellipse, semi_axes
+from edge_runtime.frames.phantom.ultrasound import (
+    NOISE_PAD,
+    Floats,
+    add_noise,
+    detect,
+    point_spread,
+    smooth,
+    speckle,
+)
 
-Floats = NDArray[Any]  # float32; OpenCV's stubs lose the type
-
-PATTERNS = ("fetal_head", "noise", "text")
-CEPHALIC_INDEX = 0.78
-DYNAMIC_RANGE_DB = 60.0
 _ROW_PX = 1.3  # depth samples are this many image pixels apart
 _BEAMS = 320
 _MARGIN = 1.2  # half width of the head's texture, in semi-axes
-
-# (lowest, highest) of each number a URI may give
-_RANGES: dict[str, tuple[float, float]] = {
-    "hc_mm": (40.0, 400.0),
-    "frames": (1, 1_000_000),
-    "fps": (0.1, 1000.0),
-    "seed": (0, 2**32 - 1),
-    "width": (160, 2048),
-    "height": (120, 2048),
-    "spacing_mm": (0.02, 2.0),
-    "empty": (0, 1),
-}
+_NOISE = 0.0016  # of the receiver, in the unit of echoes
 
 
-@dataclass(frozen=True, slots=True)
-class PhantomSpec:
-    """What a phantom URI says; `spacing_mm` None lets the head fill the sector as an examiner would."""
-
-    pattern: str = "fetal_head"
-    hc_mm: float = 250.0
-    frames: int = 300
-    fps: float = 30.0
-    seed: int = 1
-    width: int = 800
-    height: int = 540
-    spacing_mm: float | None = None
-    empty: int = 0  # 1 = the same tissue without a head
-
-    def __post_init__(self) -> None:
-        if self.pattern not in PATTERNS:
-            raise ConfigError(f"phantom:{self.pattern}: unknown, choose one of {', '.join(PATTERNS)}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # also refuses NaN
-                raise ConfigError(f"phantom:{self.pattern}: {name}={value:g}, want {low:g} to {high:g}")
-        head_px = 2 * semi_axes(self.hc_mm, CEPHALIC_INDEX)[0] / self.pixel_mm
-        room_px = 0.8 * min(self.width, 1.3 * self.height)
-        if self.pattern == "fetal_head" and not self.empty and head_px > room_px:
-            raise ConfigError(
-                f"phantom:{self.pattern}: a head of hc_mm={self.hc_mm:g} is {head_px:.0f} pixels long at "
-                f"spacing_mm={self.pixel_mm:g}, {self.width}x{self.height} has room for {room_px:.0f}; "
-                "give a larger spacing_mm"
-            )
-
-    @property
-    def pixel_mm(self) -> float:
-        """Millimetres per pixel, both axes."""
-        if self.spacing_mm is not None:
-            return self.spacing_mm
-        # small heads are seen smaller, as in HC18: 28 % of the width at 56 mm, 62 % from 180 mm on
-        share = 0.28 + 0.34 * min(max((self.hc_mm - 56.0) / 124.0, 0.0), 1.0)
-        length_px = share * min(self.width, 1.48 * self.height)
-        return round(2 * semi_axes(self.hc_mm, CEPHALIC_INDEX)[0] / length_px, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Ellipse:
-    """The skull's outer border in image pixels; `angle_rad` turns the long axis from +x to +y (down)."""
-
-    center_x: float
-    center_y: float
-    semi_major: float
-    semi_minor: float
-    angle_rad: float
-
-    @property
-    def circumference(self) -> float:
-        """In pixels, Ramanujan II."""
-        return ramanujan2(self.semi_major, self.semi_minor)
-
-    def mask(self, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-        """(H, W) uint8, 1 where a pixel's centre lies inside."""
-        dy, dx = np.ogrid[: size_hw[0], : size_hw[1]]
-        dx, dy = dx - self.center_x, dy - self.center_y
-        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
-        u = (cos * dx + sin * dy) / self.semi_major
-        v = (cos * dy - sin * dx) / self.semi_minor
-        return (u * u + v * v <= 1.0).astype(np.uint8)
-
-
-def semi_axes(circumference: float, cephalic_index: float) -> tuple[float, float]:
-    """The semi-axes (long, short) of the ellipse of this circumference and ratio short/long."""
-    long = circumference / ramanujan2(1.0, cephalic_index)
-    return long, long * cephalic_index
-
-
-def parse_spec(text: str) -> PhantomSpec:
-    """Reads `fetal_head?hc_mm=250&seed=1`. Raises ConfigError naming what is unknown or out of range."""
-    pattern, _, query = text.partition("?")
-    values: dict[str, float | int] = {}
-    for name, raw in parse_qsl(query, keep_blank_values=True):
-        if name not in _RANGES:
-            raise ConfigError(f"phantom:{pattern}: unknown parameter {name!r}; known: {', '.join(_RANGES)}")
-        whole = {f.name: f.type for f in fields(PhantomSpec)}[name] == "int"
-        try:
-            values[name] = int(raw) if whole else float(raw)
-        except ValueError as exc:
-            wanted = "a whole number" if whole else "a number"
-            raise ConfigError(f"phantom:{pattern}: {name}={raw!r}, want {wanted}") from exc
-    return replace(PhantomSpec(), pattern=pattern, **cast("dict[str, Any]", values))
-
-
-def render(spec: PhantomSpec, index: int) -> tuple[NDArray[np.uint8], Ellipse | None]:
-    """Frame `index` as (H, W) uint8 and the true outer ellipse of the skull, None where there is no head.
-
-    The array is new and the caller's. The first frame of a spec costs more: its scene is made and kept.
-    """
-    if spec.pattern == "noise":
-        return _noise(spec, index), None
-    if spec.pattern == "text":
-        return _text(spec, index), None
-    return _scene(replace(spec, frames=1)).render(index)
-
-
-@lru_cache(maxsize=4)
-def _scene(spec: PhantomSpec) -> Scene:
-    return Scene(spec)
-
-
-class Scene:
+class HeadScene:
     """One phantom's tissue, probe and motion, prepared once; `render` then draws any frame of it.
 
     Arrays over beams have the axes (depth sample, beam); lengths are in image pixels unless named `_mm`.
@@ -163,10 +46,10 @@ class Scene:
         rng = np.random.default_rng(spec.seed)
         self._motion = _Motion(spec, rng)
         self._place_probe(rng)
-        self._noise = _speckle(rng, (self._rows + 61, _BEAMS + 61), 0.9, 0.6)
+        self._noise = speckle(rng, (self._rows + NOISE_PAD, _BEAMS + NOISE_PAD), 0.9, 0.6)
         self._gain = self._depth_gain(rng)
         self._background = self._tissue(rng)
-        self._haze = _speckle(rng, (self._rows, _BEAMS), 1.5, 4.0)
+        self._haze = speckle(rng, (self._rows, _BEAMS), 1.5, 4.0)
         self._texture = _head_texture(rng)
 
     def truth(self, index: int) -> Ellipse | None:
@@ -177,17 +60,9 @@ class Scene:
         """Frame `index`, (H, W) uint8, and its true ellipse."""
         head = self.truth(index)
         echo = self._background if head is None else self._with_head(head)
-        echo = cv2.GaussianBlur(echo, (0, 0), sigmaX=1.15, sigmaY=0.85, borderType=cv2.BORDER_REPLICATE)
-        top, left = (index * 37) % 61, (index * 23) % 59
-        echo += self._noise[top : top + self._rows, left : left + _BEAMS] * np.float32(0.0016)
-        level = cv2.magnitude(echo[..., 0], echo[..., 1])
-        cv2.GaussianBlur(level, (0, 0), sigmaX=0.9, sigmaY=0.6, dst=level)  # beams are compounded
-        level *= self._gain
-        level += np.float32(1e-6)
-        cv2.log(level, level)
-        level *= np.float32(255 * 20 / (math.log(10) * DYNAMIC_RANGE_DB))
-        level += np.float32(255)
-        grey = np.clip(level, 3, 255).astype(np.uint8)
+        echo = point_spread(echo)
+        add_noise(echo, self._noise, index, _NOISE)
+        grey = detect(echo, self._gain)
         pixels = cv2.remap(grey, self._to_beam, self._to_beam_frac, cv2.INTER_LINEAR)  # 0 outside the sector
         return cast("NDArray[np.uint8]", pixels), head
 
@@ -228,15 +103,15 @@ class Scene:
         """Abdominal and uterine wall, placenta, fluid: the echo without a head, 2 channels."""
         size = (self._rows, _BEAMS)
         rest = self._motion.rest
-        wall = self._share + 0.03 * _smooth(rng, size, (30, 90))
-        layers = 1.0 + 0.55 * np.sin(38.0 * wall + 1.5 * _smooth(rng, size, (25, 70))) * np.exp(-wall / 0.10)
-        clumps = np.exp(0.45 * _smooth(rng, size, (18, 12)) + 0.25 * _smooth(rng, size, (4, 5)))
+        wall = self._share + 0.03 * smooth(rng, size, (30, 90))
+        layers = 1.0 + 0.55 * np.sin(38.0 * wall + 1.5 * smooth(rng, size, (25, 70))) * np.exp(-wall / 0.10)
+        clumps = np.exp(0.45 * smooth(rng, size, (18, 12)) + 0.25 * smooth(rng, size, (4, 5)))
         amplitude = 0.030 * layers * clumps
         amplitude *= 1.0 + 0.8 * np.exp(-(((self._share - 0.05) / 0.05) ** 2))
         cavity, edge = self._cavity(rng, rest)
         amplitude = amplitude * (1 - cavity) + 0.0010 * cavity
-        echo = _speckle(rng, size, 0.7, 0.7) * amplitude[..., None].astype(np.float32)
-        echo[..., 0] += 0.10 * edge * np.exp(0.6 * _smooth(rng, size, (9, 16)))
+        echo = speckle(rng, size, 0.7, 0.7) * amplitude[..., None].astype(np.float32)
+        echo[..., 0] += 0.10 * edge * np.exp(0.6 * smooth(rng, size, (9, 16)))
         # sound loses nothing in fluid: what lies behind it is brighter (posterior enhancement)
         fluid = np.cumsum(cavity, axis=0) * (_ROW_PX / self.spec.height)
         echo *= (1.0 + 0.9 * fluid)[..., None].astype(np.float32)
@@ -249,7 +124,7 @@ class Scene:
         cos, sin = math.cos(rest.angle_rad * 0.5), math.sin(rest.angle_rad * 0.5)
         dx, dy = self._x - rest.center_x - shift, self._y - rest.center_y - 0.03 * rest.semi_minor
         u, v = (cos * dx + sin * dy) / long, (cos * dy - sin * dx) / short
-        radius = np.sqrt(u * u + v * v) + 0.05 * _smooth(rng, u.shape, (35, 30))
+        radius = np.sqrt(u * u + v * v) + 0.05 * smooth(rng, u.shape, (35, 30))
         cavity = 1 / (1 + np.exp(np.clip((radius - 1) * 60, -40, 40)))
         edge = np.exp(-(((radius - 1) / 0.018) ** 2)) * np.abs(v / np.maximum(radius, 1e-3)) ** 3
         return cavity.astype(np.float32), edge.astype(np.float32)
@@ -328,6 +203,7 @@ class _Motion:
     """A slow drift, turn and breath of shape, smooth in time; the circumference never changes."""
 
     def __init__(self, spec: PhantomSpec, rng: np.random.Generator) -> None:
+        self._hc_mm = spec.hc_mm
         self._hc_px = spec.hc_mm / spec.pixel_mm
         self._phase = rng.uniform(0, 2 * math.pi, 4)
         self._rate = 2 * math.pi / rng.uniform(3.5, 8.0, 4)  # rad/s
@@ -346,12 +222,23 @@ class _Motion:
     def ellipse(self, time_s: float) -> Ellipse:
         """The head's outer border at `time_s`."""
         sway_x, sway_y, turn, breath = np.sin(self._rate * time_s + self._phase).tolist()
+        index = self._index + 0.008 * breath
         return Ellipse(
             self._center[0] + self._drift_px * sway_x,
             self._center[1] + 0.6 * self._drift_px * sway_y,
-            *semi_axes(self._hc_px, self._index + 0.008 * breath),
+            *semi_axes(self._hc_px, index),
             self._angle + 0.05 * turn,
+            self._values(index),
         )
+
+    def _values(self, cephalic_index: float) -> dict[str, float]:
+        long, short = semi_axes(self._hc_mm, cephalic_index)
+        return {
+            MeasurementName.HEAD_CIRCUMFERENCE.value: self._hc_mm,
+            MeasurementName.BIPARIETAL_DIAMETER.value: 2 * short,
+            MeasurementName.OCCIPITOFRONTAL_DIAMETER.value: 2 * long,
+            MeasurementName.CEPHALIC_INDEX.value: 100 * cephalic_index,
+        }
 
 
 _TEXTURE_PX = 640
@@ -373,20 +260,6 @@ def _bone_profile(outside_mm: Floats, hc_mm: float) -> Floats:
     return cast("Floats", cv2.exp(-outer * outer) + np.float32(0.6) * cv2.exp(-inner * inner))
 
 
-def _speckle(rng: np.random.Generator, size: tuple[int, int], sigma_y: float, sigma_x: float) -> Floats:
-    """Complex Gaussian noise of unit power as (h, w, 2), smooth enough to be sampled between its points."""
-    noise = rng.standard_normal((*size, 2), dtype=np.float32)
-    blurred = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
-    return cast("Floats", blurred / blurred.std() * np.float32(math.sqrt(0.5)))
-
-
-def _smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: tuple[float, float]) -> Floats:
-    """Smooth noise of unit variance, (h, w); `sigma` is (down, across) in samples."""
-    noise = rng.standard_normal(size[:2], dtype=np.float32)
-    blurred = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma[1], sigmaY=sigma[0])
-    return cast("Floats", (blurred - blurred.mean()) / blurred.std())
-
-
 def _head_texture(rng: np.random.Generator) -> Floats:
     """What moves with the head, (n, n, 3) over u, v of -1.2 to 1.2 semi-axes: echo (2 channels), bone.
 
@@ -400,9 +273,9 @@ def _head_texture(rng: np.random.Generator) -> Floats:
     u, v = axis[None, :], axis[:, None]
     if rng.random() < 0.5:
         u = -u  # the face looks the other way
-    bend = 0.015 * _smooth(rng, size, (60, 60))
+    bend = 0.015 * smooth(rng, size, (60, 60))
     v = v + bend
-    u = u + 0.02 * _smooth(rng, size, (40, 40))
+    u = u + 0.02 * smooth(rng, size, (40, 40))
 
     def blob(at_u: float, at_v: float, half_u: float, half_v: float) -> Floats:
         steep = 14.0
@@ -413,7 +286,7 @@ def _head_texture(rng: np.random.Generator) -> Floats:
         ends = 1 / (1 + np.exp(-np.clip(np.minimum(u - from_u, to_u - u) * 60, -40, 40)))
         return cast("Floats", np.exp(-(((v - at_v) / half) ** 2)) * ends)
 
-    gyri = np.exp(0.40 * _smooth(rng, size, (6, 9)) + 0.45 * _smooth(rng, size, (40, 46)))
+    gyri = np.exp(0.40 * smooth(rng, size, (6, 9)) + 0.45 * smooth(rng, size, (40, 46)))
     brain = 0.0105 * gyri
     brain *= 1 - 0.7 * blob(-0.36, 0.0, 0.13, 0.06)  # cavum septi pellucidi
     for side in (-1, 1):
@@ -429,27 +302,8 @@ def _head_texture(rng: np.random.Generator) -> Floats:
             + 0.03 * line(0.31 * side, 0.28, 0.62, 0.011)
         )
         surface = surface + 0.03 * line(0.66 * side, -0.28, 0.06, 0.013)  # insula
-    surface = surface * np.exp(0.9 * _smooth(rng, size, (9, 20)) - 0.4)
-    echo = _speckle(rng, size, 0.9, 0.9) * brain[..., None]
+    surface = surface * np.exp(0.9 * smooth(rng, size, (9, 20)) - 0.4)
+    echo = speckle(rng, size, 0.9, 0.9) * brain[..., None]
     echo[..., 0] += surface
-    density = np.exp(0.40 * _smooth(rng, size, (34, 34)) + 0.25 * _smooth(rng, size, (5, 5)))
+    density = np.exp(0.40 * smooth(rng, size, (34, 34)) + 0.25 * smooth(rng, size, (5, 5)))
     return np.ascontiguousarray(np.dstack((echo, density)), dtype=np.float32)
-
-
-def _noise(spec: PhantomSpec, index: int) -> NDArray[np.uint8]:
-    """Smoothed noise over the whole picture: speckle of nothing."""
-    rng = np.random.default_rng((spec.seed, index))
-    noise = rng.standard_normal((spec.height, spec.width), dtype=np.float32)
-    blurred = cv2.GaussianBlur(noise, (0, 0), sigmaX=1.6, sigmaY=1.1)
-    grey: NDArray[np.uint8] = np.clip(90 + 110 * blurred, 0, 255).astype(np.uint8)
-    return grey
-
-
-def _text(spec: PhantomSpec, index: int) -> NDArray[np.uint8]:
-    """Lines of digits on black, scrolling: a screen without an image."""
-    pixels = np.zeros((spec.height, spec.width), np.uint8)
-    rng = np.random.default_rng(spec.seed)
-    for number, top in enumerate(range(-(index % 28), spec.height + 28, 28)):
-        words = " ".join(f"{value:05d}" for value in rng.integers(0, 99999, 12))
-        cv2.putText(pixels, f"{number:03d} {words}", (8, top), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 210, 1)
-    return pixels
