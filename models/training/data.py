@@ -1,7 +1,7 @@
-"""The images and how they are split: heads by exam, negatives by patient, series or file.
+"""The images of a recipe, checked and split, each fitted once into twice the model's grid by the runtime's letterbox.
 
-Every image is fitted into twice the model's grid by the runtime's own letterbox, once, and kept as arrays:
-zooming while training then has detail to show. Knows nothing about networks.
+Labelled images are split by the recipe's lists of subjects; foreign ones by patient, series or file, a quarter
+held out. Knows nothing about networks.
 """
 
 from __future__ import annotations
@@ -10,139 +10,171 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.preprocess import fit_region, resize_grey
+from edge_runtime.pictures import read_truth
 from edge_runtime.types import Box
+from models.training.recipe import Recipe
 
-GRID_HW = (192, 288)
-STORE_HW = (384, 576)
-SPLIT_SEED = "fetal_head-1"
-SPLITS = (("train", 0.7), ("tune", 0.8), ("conformal", 0.9), ("test", 1.0))
-NEGATIVE_HELD_OUT = 0.4
-TRAINED_CINES = ("us_acuson_65f",)
+FOREIGN_HELD_OUT = 0.25
 PHANTOM_SEED = 1_000_000  # of the first drawn picture in training
+SETS = {"fetal_head": "subject", "carotid": "sequence", "lungs": "file"}  # labelled folder -> its subjects
+FEWEST_SET = 4  # a labelled set of another anatomy gives every so-many-th picture as foreign
 
 Grey = NDArray[np.uint8]
+Split = Literal["train", "tune", "conformal", "test"]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image on disk with what is known of it; `mask` and `subject` only where it is a head."""
+    """One image on disk with what is known of it; `mask` only where it is labelled."""
 
     path: Path
-    kind: str  # head, or the class of what it shows instead
-    split: str  # of `SPLITS`; a negative is in train or test only
+    kind: str  # "own", or the class of what it shows instead
+    split: str  # a foreign image is in train or test only
+    subject: str
     mask: Path | None = None
-    subject: str | None = None  # the exam
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One image on the store grid; `mask` is the share of each cell that is head, 0 to 255."""
+    """One image on the store grid. `masks` (labels, h, w) is the share of each cell, 0 to 255; 0 where foreign."""
 
     image: Grey
-    mask: Grey
+    masks: Grey
     content: Box
     kind: str
 
+    @property
+    def own(self) -> bool:
+        return self.kind in ("own", "phantom")
+
 
 def data_root() -> Path:
-    """The folder of images: EDGE_RUNTIME_DATA, else ../shared/data beside the checkout."""
+    """The folder of images: EDGE_RUNTIME_DATA, else ../shared/data beside the checkout. Raises ConfigError."""
     default = Path(__file__).resolve().parents[3] / "shared" / "data"
     root = Path(os.environ.get("EDGE_RUNTIME_DATA", default))
-    if not (root / "fetal_head" / "meta.csv").is_file():
-        raise SystemExit(
-            f"data: {root} has no fetal_head/meta.csv; set EDGE_RUNTIME_DATA to the image folder"
-        )
+    if not root.is_dir():
+        raise ConfigError(f"data: {root} is no folder; set EDGE_RUNTIME_DATA to the one with the images")
     return root
 
 
-def split_of(subject: str) -> str:
-    """The split of a head's exam (`subject` of meta.csv): train, tune, conformal or test, for ever."""
-    share = _share(f"subject:{subject}")
-    return next(name for name, upper in SPLITS if share < upper)
+# ---------------------------------------------------------------- what there is
 
 
-def negative_split_of(owner: str) -> str:
-    """train or test for the patient, series or file that a negative comes from."""
-    return "test" if _share(f"negative:{owner}") < NEGATIVE_HELD_OUT else "train"
-
-
-def heads(root: Path) -> list[Item]:
-    """All heads; refuses a missing file, so that a recipe fails before it trains."""
-    folder = root / "fetal_head"
+def own_items(recipe: Recipe, root: Path) -> list[Item]:
+    """Every labelled image of the recipe. Raises ConfigError that names what is missing, before anything trains."""
+    folder = root / recipe.data.folder
+    table = folder / "meta.csv"
+    if not table.is_file():
+        raise ConfigError(f"data: {table} does not exist; recipe {recipe.name} wants images/, masks/ and meta.csv there")
     found = []
-    with (folder / "meta.csv").open(newline="") as rows:
+    with table.open(newline="") as rows:
         for row in csv.DictReader(rows):
+            subject = row.get(recipe.data.subject)
+            if not subject:
+                raise ConfigError(f"{table}: {row['file']} has no {recipe.data.subject}, by which images are split")
             image = folder / "images" / row["file"]
             mask = (folder / "masks" / row["file"]).with_suffix(".png")
             for path in (image, mask):
                 if not path.is_file():
-                    raise SystemExit(f"data: meta.csv names {path}, which does not exist")
-            found.append(Item(image, "head", split_of(row["subject"]), mask, row["subject"]))
+                    raise ConfigError(f"{table}: names {path}, which does not exist")
+            found.append(Item(image, "own", recipe.split_of(subject), subject, mask))
+    known = {item.subject for item in found}
+    for split in ("tune", "conformal", "test"):
+        missing = sorted(set(getattr(recipe.splits, split)) - known)
+        if missing:
+            raise ConfigError(f"recipe {recipe.name}: [splits] {split} names {missing[0]}, which {table} does not have")
+    if not any(item.split == "train" for item in found):
+        raise ConfigError(f"recipe {recipe.name}: no subject of {table} is left to train on; shorten [splits]")
     return found
 
 
-def subjects(root: Path, split: str) -> list[str]:
-    """The exams of a split of the heads, sorted."""
-    return sorted({item.subject for item in heads(root) if item.subject is not None and item.split == split})
-
-
-def negatives(root: Path) -> list[Item]:
-    """Everything on disk that is no head in a measuring plane, by class."""
+def foreign_items(recipe: Recipe, root: Path) -> list[Item]:
+    """Every image on disk that is not of the recipe's own set, by class."""
     found = []
     for path in sorted((root / "foreign").glob("*/*.webp")):
         patient = re.split(r"_[Pp]lane", path.name)[0]
-        # a head in a wrong plane is too like one in the right plane to be taught from a dozen pictures
-        split = "test" if path.parent.name == "head_wrong_plane" else negative_split_of(patient)
-        found.append(Item(path, path.parent.name, split))
-    for path in sorted((root / "carotid" / "images").glob("*.webp")):
-        found.append(Item(path, "carotid", negative_split_of(path.name.split("_slice_")[0])))
-    for path in sorted((root / "lungs" / "images").glob("*.webp")):
-        found.append(Item(path, "lungs", negative_split_of(path.stem)))
+        found.append(Item(path, path.parent.name, foreign_split_of(patient), patient))
+    for folder, column in SETS.items():
+        if folder == recipe.data.folder or not (root / folder / "meta.csv").is_file():
+            continue
+        with (root / folder / "meta.csv").open(newline="") as rows:
+            for row in list(csv.DictReader(rows))[:: FEWEST_SET if folder == "fetal_head" else 1]:
+                owner = row[column]
+                found.append(Item(root / folder / "images" / row["file"], folder, foreign_split_of(owner), owner))
     return found
 
 
+def foreign_split_of(owner: str) -> Split:
+    """train or test for the patient, series or file that a foreign image comes from."""
+    digest = hashlib.sha256(f"foreign-2:{owner}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < FOREIGN_HELD_OUT else "train"
+
+
+# ---------------------------------------------------------------- reading
+
+
 def read_grey(path: Path) -> Grey:
+    """An image as 8-bit grey (H, W). Raises ConfigError."""
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise SystemExit(f"data: {path} cannot be read as an image")
+        raise ConfigError(f"data: {path} cannot be read as an image")
     return np.asarray(image, np.uint8)
 
 
-def store(image: Grey, mask: Grey | None, kind: str) -> Stored:
-    """Fits an image (H, W), and its mask of the same size with 0 and 255, into the store grid."""
+def read_labels(item: Item, recipe: Recipe, size_hw: tuple[int, ...]) -> Grey:
+    """The true labels (H, W) of an item. Raises ConfigError for another size, or a label that is not there."""
+    assert item.mask is not None
+    truth = read_truth(item.mask, recipe.labels)
+    if truth.shape != size_hw:
+        raise ConfigError(f"data: {item.mask} is {truth.shape}, its image {size_hw}")
+    for value, label in enumerate(recipe.labels, start=1):
+        if not (truth == value).any():
+            raise ConfigError(f"data: {item.mask} marks no {label}")
+    return truth
+
+
+def store(image: Grey, labels: Grey | None, recipe: Recipe, kind: str) -> Stored:
+    """Fits an image (H, W), and its labels of the same size, into the store grid."""
     box = Box(0, 0, image.shape[1], image.shape[0])
-    content = fit_region(box, STORE_HW, "letterbox").content
-    canvas, target = np.zeros((2, *STORE_HW), np.uint8)
+    content = fit_region(box, recipe.store_hw, "letterbox").content
     inside = (slice(content.y0, content.y1), slice(content.x0, content.x1))
+    canvas = np.zeros(recipe.store_hw, np.uint8)
+    masks = np.zeros((len(recipe.labels), *recipe.store_hw), np.uint8)
     resize_grey(image, canvas[inside])
-    if mask is not None:
-        resize_grey(mask, target[inside])
-    return Stored(canvas, target, content, kind)
+    if labels is not None:
+        for value, mask in enumerate(masks, start=1):
+            resize_grey(np.where(labels == value, np.uint8(255), np.uint8(0)), mask[inside])
+    return Stored(canvas, masks, content, kind)
 
 
-def load(items: list[Item]) -> list[Stored]:
-    """Reads and fits `items`; a mask of another size than its image, or empty, is refused by name."""
+def load(items: Iterable[Item], recipe: Recipe) -> list[Stored]:
+    """Reads and fits `items`; a mask that is not its image's is refused by name."""
     stored = []
     for item in items:
         image = read_grey(item.path)
-        mask = None
-        if item.mask is not None:
-            mask = np.where(read_grey(item.mask) > 127, np.uint8(255), np.uint8(0))
-            if mask.shape != image.shape or not mask.any():
-                raise SystemExit(f"data: {item.mask} is {mask.shape}, image {image.shape}, or marks nothing")
-        stored.append(store(image, mask, item.kind))
+        labels = None if item.mask is None else read_labels(item, recipe, image.shape)
+        stored.append(store(image, labels, recipe, item.kind))
     return stored
+
+
+def load_training(recipe: Recipe, root: Path, without: frozenset[str] = frozenset()) -> list[Stored]:
+    """All that a recipe trains on: its own train split (less the subjects in `without`), foreign and drawn."""
+    own = [item for item in own_items(recipe, root) if item.split == "train" and item.subject not in without]
+    foreign = [item for item in foreign_items(recipe, root) if item.split == "train"]
+    return load(own + foreign, recipe) + echoes(recipe, root) + phantoms(recipe)
 
 
 def dicom_frames(path: Path) -> Iterator[Grey]:
@@ -157,29 +189,41 @@ def dicom_frames(path: Path) -> Iterator[Grey]:
         if values.max() > 255 or dataset.BitsAllocated > 8:
             low, high = np.percentile(values, (0.5, 99.5))
             values = (values - low) * 255 / max(1.0, high - low)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            values = 255 - values
         yield np.clip(values, 0, 255).astype(np.uint8)
 
 
-def echoes(root: Path) -> list[Stored]:
-    """Hearts: every sixth frame of the cines in `TRAINED_CINES`; no other DICOM file is trained on."""
-    frames = [grey for name in TRAINED_CINES for grey in dicom_frames(root / "dicom" / f"{name}.dcm")]
-    return [store(grey, None, "echo") for grey in frames[::6]]
+def echoes(recipe: Recipe, root: Path) -> list[Stored]:
+    """Every sixth frame of the cines that the recipe trains on; no other DICOM file is."""
+    paths = [root / "dicom" / f"{name}.dcm" for name in recipe.foreign.cines]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"recipe {recipe.name}: [foreign] cines names {path}, which does not exist")
+    frames = [grey for path in paths for grey in dicom_frames(path)]
+    return [store(grey, None, recipe, "echo") for grey in frames[::6]]
 
 
-def phantoms() -> list[Stored]:
-    """Drawn heads and drawn tissue without one, of seeds that nothing else uses: 5 % of the heads."""
-    drawn = []
-    for number in range(26):
-        spec = PhantomSpec(hc_mm=60.0 + 11.0 * number, seed=PHANTOM_SEED + number)
-        image, ellipse = render(spec, number)
-        if ellipse is not None:
-            drawn.append(store(image, 255 * ellipse.mask(image.shape), "phantom"))
-    for number in range(12):
-        image, _ = render(PhantomSpec(seed=PHANTOM_SEED + 100 + number, empty=1), number)
-        drawn.append(store(image, None, "phantom_empty"))
+def phantoms(recipe: Recipe) -> list[Stored]:
+    """Drawn pictures of the anatomy, of the same tissue without it and of other anatomies, of seeds that nothing else
+    uses."""
+    drawn, count = [], recipe.data.phantoms
+    for number in range(count):
+        spec = _phantom(recipe.name, number / count, PHANTOM_SEED + number)
+        image, truth = render(spec, number)
+        assert truth is not None
+        drawn.append(store(image, truth.mask((image.shape[0], image.shape[1])), recipe, "phantom"))
+    for number in range(count // 2):
+        image, _ = render(PhantomSpec(recipe.name, seed=PHANTOM_SEED + 100 + number, empty=1), number)
+        drawn.append(store(image, None, recipe, "phantom_empty"))
+        other = [name for name in SETS if name != recipe.name][number % 2]
+        image, _ = render(_phantom(other, number / count, PHANTOM_SEED + 200 + number), number)
+        drawn.append(store(image, None, recipe, "phantom_other"))
     return drawn
 
 
-def _share(key: str) -> float:
-    digest = hashlib.sha256(f"{SPLIT_SEED}:{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _phantom(pattern: str, share: float, seed: int) -> PhantomSpec:
+    """A drawing of the pattern's smallest (`share` 0) to its largest structure (1)."""
+    return PhantomSpec(
+        pattern, hc_mm=60.0 + 286.0 * share, lumen_mm=4.5 + 5.0 * share, chest_mm=200.0 + 140.0 * share, seed=seed
+    )

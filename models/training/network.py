@@ -1,24 +1,28 @@
-"""The network: a plain residual U-Net with an image-level head. Knows nothing about data, losses or files.
+"""The network of every model: a residual encoder and decoder at a quarter of the grid, and an image-level head.
 
-Only convolutions, ReLU, additions, fixed resizes and pools, so that every backend has fast kernels for it.
+Shaped by what inference costs: nothing but convolutions, ReLU, additions, fixed copies of pixels and one mean;
+no layer at full size, where a channel costs more than a layer below; the mask leaves a quarter-size layer as
+4 x 4 pixels a cell. Knows nothing about data, losses or files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own name
 
-WIDTHS = (16, 32, 64, 96)  # at 1/2, 1/4, 1/8 and 1/16 of the grid
+CELL = 4  # pixels of the grid to a side of the finest layer's cell
+COARSEST = 16  # the same of the coarsest: sides of the grid are multiples of it
 
 
 class Output(NamedTuple):
-    """Logits: `mask` (n, 1, h, w) on the grid of the input, `presence` (n, 1)."""
+    """Logits: `mask` (n, classes, h, w) on the grid of the input, `view` (n, views) of the whole picture."""
 
     mask: Tensor
-    presence: Tensor
+    view: Tensor
 
 
 class Block(nn.Module):
@@ -33,51 +37,37 @@ class Block(nn.Module):
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
-class HeadNet(nn.Module):
-    """Grey (n, 1, h, w) in 0 to 255 to logits; h and w are multiples of 16."""
+class Network(nn.Module):
+    """Grey (n, 1, h, w) in 0 to 255 to logits.
 
-    def __init__(self, widths: tuple[int, int, int, int] = WIDTHS) -> None:
+    `widths` are channels at 1/2, 1/4, 1/8 and 1/16 of the grid, `bottom` the dilations of the coarsest blocks.
+    """
+
+    def __init__(self, classes: int, views: int, widths: Sequence[int], bottom: Sequence[int]) -> None:
         super().__init__()
-        half, quarter, eighth, bottom = widths
-        self.stem = _conv(1, half, 5, stride=2)
-        self.down = nn.ModuleList(
-            _conv(a, b, 3, stride=2) for a, b in ((half, quarter), (quarter, eighth), (eighth, bottom))
-        )
-        self.encode = nn.ModuleList(Block(width) for width in (half, quarter, eighth))
-        self.bottom = nn.Sequential(Block(bottom, 1), Block(bottom, 2), Block(bottom, 4))
-        self.up = nn.ModuleList(
-            _conv(a, b, 1) for a, b in ((bottom, eighth), (eighth, quarter), (quarter, half))
-        )
-        self.decode = nn.ModuleList(Block(width) for width in (eighth, quarter, half))
-        self.mask = nn.Conv2d(half, 1, 3, padding=1)
-        self.judge = nn.Sequential(_conv(bottom, bottom, 1), nn.ReLU())
-        self.presence = nn.Sequential(nn.Dropout(0.2), nn.Linear(bottom, 1))
+        half, quarter, eighth, sixteenth = widths
+        self.stem = nn.Sequential(_conv(1, half, 3, 2), nn.ReLU(), _conv(half, quarter, 3, 2), nn.ReLU())
+        self.to_eighth = nn.Sequential(_conv(quarter, eighth, 3, 2), nn.ReLU(), Block(eighth))
+        self.to_sixteenth = nn.Sequential(_conv(eighth, sixteenth, 3, 2), nn.ReLU())
+        self.bottom = nn.Sequential(*(Block(sixteenth, dilation) for dilation in bottom))
+        self.up_eighth, self.at_eighth = _conv(sixteenth, eighth, 1), Block(eighth)
+        self.up_quarter, self.at_quarter = _conv(eighth, quarter, 1), Block(quarter)
+        self.mask = nn.Conv2d(quarter, classes * CELL * CELL, 3, padding=1)
+        self.judge = nn.Sequential(_conv(sixteenth, sixteenth, 1), nn.ReLU())
+        self.view = nn.Sequential(nn.Dropout(0.2), nn.Conv2d(sixteenth, views, 1))
 
     def forward(self, grey: Tensor) -> Output:
-        x = F.relu(self.stem(grey * (1 / 64)))
-        skips = []
-        for block, down in zip(self.encode, self.down, strict=True):
-            x = block(x)
-            skips.append(x)
-            x = F.relu(down(x))
-        x = self.bottom(x)
-        presence = self.presence(F.adaptive_avg_pool2d(self.judge(x), 1).flatten(1))
-        for up, block, skip in zip(self.up, self.decode, reversed(skips), strict=True):
-            x = block(F.relu(F.interpolate(up(x), scale_factor=2.0, mode="nearest") + skip))
-        mask = F.interpolate(self.mask(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return Output(mask, presence)
+        quarter = self.stem(grey * (1 / 64))
+        eighth = self.to_eighth(quarter)
+        x = self.bottom(self.to_sixteenth(eighth))
+        view = self.view(F.adaptive_avg_pool2d(self.judge(x), 1)).flatten(1)
+        x = self.at_eighth(F.relu(_doubled(self.up_eighth(x)) + eighth))
+        x = self.at_quarter(F.relu(_doubled(self.up_quarter(x)) + quarter))
+        return Output(F.pixel_shuffle(self.mask(x), CELL), view)
 
 
-class Shipped(nn.Module):
-    """What is exported: uint8 (1, 1, h, w) in, probabilities out, normalisation and sigmoids in the graph."""
-
-    def __init__(self, network: HeadNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        mask, presence = self.network(image.to(torch.float32))
-        return torch.sigmoid(mask), torch.sigmoid(presence)
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -85,3 +75,23 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int =
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False), nn.BatchNorm2d(outputs)
     )
+
+
+class Shipped(nn.Module):
+    """What is exported: uint8 (1, 1, h, w) in, probabilities out, normalisation inside.
+
+    Outputs: mask (1, classes, h, w), of one label by sigmoid, of more, background first, by softmax; presence
+    (1, 1); and where the network has them, rotation (1, 4) and polarity (1, 1).
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        mask, view = self.network(image.to(torch.float32))
+        probability = torch.sigmoid(mask) if mask.shape[1] == 1 else torch.softmax(mask, 1)
+        presence = torch.sigmoid(view[:, :1])
+        if view.shape[1] == 1:
+            return probability, presence
+        return probability, presence, torch.softmax(view[:, 1:5], 1), torch.sigmoid(view[:, 5:6])

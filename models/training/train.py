@@ -1,7 +1,7 @@
-"""Trains the fetal head model: `python -m models.training.train --out DIR [--seconds S] [--epochs N]`.
+"""Trains a model by its recipe: `python -m models.training.train fetal_head --out DIR`.
 
-Two CPU cores and half an hour are enough. Stops and resumes at any epoch from DIR/checkpoint.pt; the shipped
-weights are the moving average, in DIR/weights.pt.
+A CPU core or two and less than an hour are enough; a GPU is used where there is one. Stops and resumes at any
+`EVERY`-th batch from DIR/checkpoint.pt; the weights that ship are the moving average, in DIR/weights.pt.
 """
 
 from __future__ import annotations
@@ -10,214 +10,140 @@ import argparse
 import copy
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
-from models.training import augment
-from models.training.data import Stored, data_root, echoes, heads, load, negatives, phantoms
-from models.training.network import HeadNet, Output
+from edge_runtime.errors import ConfigError
+from models.training.data import Stored, data_root, load_training
+from models.training.examples import Example, Examples
+from models.training.loss import Batch, loss_of
+from models.training.network import Network
+from models.training.recipe import Recipe, TrainSpec, read_recipe
 
-BATCH = 16
-NEGATIVE_SHARE = 0.3
-# How often each class of what is no head is shown, relative to the others.
-NEGATIVE_MIX = {
-    "abdomen": 6.0,
-    "thorax": 5.0,
-    "echo": 2.5,
-    "femur": 2.0,
-    "cervix": 2.0,
-    "other": 2.0,
-    "carotid": 2.0,
-    "lungs": 1.5,
-    "phantom_empty": 1.0,
-    "beside": 3.0,
-    "replaced": 4.0,
-    "nothing": 2.5,
-}
+EVERY = 250  # batches between two checkpoints, and lines of the log
+DECAY = 0.998  # of the moving average, once it has run for a while
+ELLIPTIC = ("fetal_head", "vessel")
 
 
-class Examples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Endless batches-to-be: image, mask and presence; seeded by (seed, epoch)."""
+@dataclass
+class State:
+    """Everything that training changes."""
 
-    def __init__(self, stored: list[Stored], seed: int, epoch: int, count: int) -> None:
-        self.heads = [item for item in stored if item.kind in ("head", "phantom")]
-        self.others: dict[str, list[Stored]] = {}
-        for item in stored:
-            if item.kind not in ("head", "phantom"):
-                self.others.setdefault(item.kind, []).append(item)
-        self.seed, self.epoch, self.count = seed, epoch, count
+    network: Network
+    average: Network
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        kinds = [
-            kind for kind in NEGATIVE_MIX if kind in self.others or kind in ("beside", "replaced", "nothing")
-        ]
-        weights = np.array([NEGATIVE_MIX[kind] for kind in kinds])
-        order = rng.permutation(len(self.heads))
-        drawn = 0
-        for _ in range(self.count):
-            if rng.random() < NEGATIVE_SHARE:
-                example = self._negative(str(rng.choice(kinds, p=weights / weights.sum())), rng)
-            else:
-                item = self.heads[order[drawn % len(order)]]
-                drawn += 1
-                example = augment.head(item, self._foreign(rng) if rng.random() < 0.25 else None, rng)
-            yield (
-                torch.from_numpy(example.image)[None],
-                torch.from_numpy(example.mask)[None],
-                torch.tensor([example.presence]),
-            )
+    @classmethod
+    def fresh(cls, recipe: Recipe, device: torch.device) -> State:
+        torch.manual_seed(recipe.training.seed)
+        spec = recipe.network
+        network = Network(recipe.classes, recipe.views, spec.widths, spec.bottom)
+        network = network.to(device, memory_format=torch.channels_last)
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.training.rate, fused=True)
+        return cls(network, copy.deepcopy(network).eval(), optimizer)
 
-    def _negative(self, kind: str, rng: np.random.Generator) -> augment.Example:
-        some_head = self.heads[int(rng.integers(len(self.heads)))]
-        if kind == "beside":
-            return augment.beside(some_head, rng)
-        if kind == "replaced":
-            return augment.replaced(some_head, self._foreign(rng), rng)
-        if kind == "nothing":
-            return augment.nothing(rng)
-        pool = self.others[kind]
-        other = self._foreign(rng) if rng.random() < 0.25 else None
-        return augment.negative(pool[int(rng.integers(len(pool)))], other, rng)
-
-    def _foreign(self, rng: np.random.Generator) -> Stored:
-        kinds = [kind for kind in self.others if kind not in ("lungs", "phantom_empty")]
-        pool = self.others[str(rng.choice(kinds))]
-        return pool[int(rng.integers(len(pool)))]
-
-
-def loss_of(output: Output, mask: Tensor, presence: Tensor) -> dict[str, Tensor]:
-    """Parts of the loss, each a scalar; `mask` (n, 1, h, w) in 0 to 1."""
-    logits = output.mask.float()
-    probability = torch.sigmoid(logits)
-    weight = 1 + 3 * (_widest(mask) + _widest(-mask))  # 4 within 4 cells of the border
-    cross = F.binary_cross_entropy_with_logits(logits, mask, weight, reduction="none").mean((1, 2, 3))
-    overlap = (probability * mask).sum((1, 2, 3))
-    dice = 1 - (2 * overlap + 20) / (probability.square().sum((1, 2, 3)) + mask.square().sum((1, 2, 3)) + 20)
-    is_head = (mask.amax((1, 2, 3)) > 0.5).float()
-    size = (circumference(probability) / circumference(mask).clamp_min(1) - 1).abs().clamp_max(0.5) * is_head
-    return {
-        "cross": cross.mean(),
-        "dice": dice.mean(),
-        "size": size.mean(),
-        "presence": F.binary_cross_entropy_with_logits(output.presence.float(), presence),
-    }
-
-
-def _widest(values: Tensor) -> Tensor:
-    """The largest value within 4 cells, (n, 1, h, w)."""
-    return F.max_pool2d(F.max_pool2d(values, (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4))
-
-
-def circumference(weight: Tensor) -> Tensor:
-    """Ramanujan's circumference, in cells, of the second-moment ellipse of weights (n, 1, h, w); (n,)."""
-    _, _, height, width = weight.shape
-    y = torch.arange(height, dtype=torch.float32, device=weight.device)
-    x = torch.arange(width, dtype=torch.float32, device=weight.device)
-    total = weight.sum((1, 2, 3)) + 1e-3
-    rows, columns = weight.sum((1, 3)), weight.sum((1, 2))
-    my, mx = (rows @ y) / total, (columns @ x) / total
-    vy = (rows * (y - my[:, None]).square()).sum(1) / total + 1 / 12
-    vx = (columns * (x - mx[:, None]).square()).sum(1) / total + 1 / 12
-    vxy = torch.einsum("nhw,h,w->n", weight[:, 0], y, x) / total - mx * my
-    spread = torch.sqrt((vx - vy).square() / 4 + vxy.square() + 1e-4)
-    middle = (vx + vy) / 2
-    a, b = 2 * torch.sqrt(middle + spread), 2 * torch.sqrt((middle - spread).clamp_min(0.1))
-    h = ((a - b) / (a + b)).square()
-    return math.pi * (a + b) * (1 + 3 * h / (10 + torch.sqrt(4 - 3 * h)))
-
-
-def load_training(root: Path) -> list[Stored]:
-    """All stored images of the train splits, and a few drawn ones."""
-    items = [item for item in heads(root) + negatives(root) if item.split == "train"]
-    stored = load(items) + echoes(root) + phantoms()
-    print("train:", dict(Counter(item.kind for item in stored)), flush=True)
-    return stored
-
-
-def train(out: Path, seconds: float, epochs: int, seed: int, rate: float) -> None:
-    """Trains for `epochs` or `seconds`, whichever ends first; the schedule follows it. Writes weights.pt."""
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    stored = load_training(data_root())
-    network = HeadNet().to(memory_format=torch.channels_last)
-    average = copy.deepcopy(network).eval()
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=rate)
-    count = round(sum(item.kind in ("head", "phantom") for item in stored) / (1 - NEGATIVE_SHARE))
-    epoch, spent, checkpoint = 0, 0.0, out / "checkpoint.pt"
-    if checkpoint.is_file():
+    def resume(self, checkpoint: Path) -> None:
         state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        epoch, spent = state["epoch"], state["spent"]
-    while epoch < epochs and spent < seconds:
-        begun = monotonic_ns()
-        examples = Examples(stored, seed, epoch, count)
-        parts: Counter[str] = Counter()
-        loader = DataLoader(examples, BATCH, num_workers=1, prefetch_factor=6, drop_last=True)
-        for step, batch in enumerate(loader, 1):
-            elapsed = spent + (monotonic_ns() - begun) / 1e9
-            done = min(1.0, max((epoch + step * BATCH / count) / epochs, elapsed / seconds))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * one_cycle(done)
-            values = _step(network, optimizer, batch)
-            parts.update(values)
-            if not math.isfinite(sum(values.values())):
-                raise SystemExit(f"train: loss is not finite in epoch {epoch}, batch {step}: {values}")
-            _follow(average, network, decay=min(0.998, (1 + 46 * epoch) / (10 + 46 * epoch)))
-        epoch += 1
-        spent += (monotonic_ns() - begun) / 1e9
-        means = {name: round(value / step, 4) for name, value in parts.items()}
-        print(
-            json.dumps({"epoch": epoch, "seconds": round(spent), "done": round(done, 3), **means}), flush=True
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self, checkpoint: Path) -> None:
+        new = checkpoint.with_suffix(".new")
+        kept = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
+        torch.save({**kept, "step": self.step, "seconds": self.seconds}, new)
+        new.replace(checkpoint)
+
+
+class Stream(IterableDataset[Example]):
+    """Examples for a loader; each worker, and each start at another step, draws others."""
+
+    def __init__(self, recipe: Recipe, stored: list[Stored], step: int) -> None:
+        self.recipe, self.stored, self.step = recipe, stored, step
+
+    def __iter__(self) -> Iterator[Example]:
+        worker = torch.utils.data.get_worker_info()
+        seed = (self.recipe.training.seed * 1009 + self.step) * 64 + (0 if worker is None else worker.id)
+        return iter(Examples(self.recipe, self.stored, seed))
+
+
+def train(recipe: Recipe, out: Path, workers: int = 0, without: frozenset[str] = frozenset()) -> Path:
+    """Trains until `recipe.training.steps`; returns the file of the weights. Raises ConfigError before it starts for
+    data that do not fit the recipe, and for a loss that is not finite, with the batch that caused it."""
+    stored = load_training(recipe, data_root(), without)
+    out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state, checkpoint = State.fresh(recipe, device), out / "checkpoint.pt"
+    if checkpoint.is_file():
+        state.resume(checkpoint)
+    _log({"training on": dict(Counter(item.kind for item in stored)), "step": state.step})
+    spec, parts, begun = recipe.training, Counter[str](), monotonic_ns()
+    loader = DataLoader(Stream(recipe, stored, state.step), spec.batch, num_workers=workers, collate_fn=list)
+    for examples in islice(loader, max(0, spec.steps - state.step)):
+        parts.update(_step(state, examples, spec, recipe.anatomy in ELLIPTIC, device))
+        state.step += 1
+        if state.step % EVERY == 0 or state.step == spec.steps:
+            state.seconds += (monotonic_ns() - begun) / 1e9
+            begun = monotonic_ns()
+            means = {name: round(value / EVERY, 4) for name, value in parts.items()}
+            _log({"step": state.step, "seconds": round(state.seconds), **means})
+            parts.clear()
+            state.save(checkpoint)
+    weights = out / "weights.pt"
+    about = {"seconds": state.seconds, "steps": state.step, "seed": spec.seed, "recipe": recipe.name}
+    torch.save({"network": state.average.state_dict(), **about}, weights)
+    return weights
+
+
+def _step(
+    state: State, examples: list[Example], spec: TrainSpec, elliptic: bool, device: torch.device
+) -> dict[str, float]:
+    """One batch; the parts of its loss."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = spec.rate * one_cycle((state.step + 1) / spec.steps)
+    batch = Batch(examples, device)
+    grey = batch.image.float().contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16):
+        output = state.network(grey)
+    parts = loss_of(output, batch, elliptic)
+    total = sum((spec.loss.get(name, 0.0) * value for name, value in parts.items()), torch.zeros((), device=device))
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if not math.isfinite(sum(values.values())):
+        shown = ", ".join(f"{example.image.mean():.0f}/{example.masks.mean():.0f}" for example in examples)
+        raise ConfigError(
+            f"training: the loss of batch {state.step} is not finite: {values}; mean grey and mask of its examples: {shown}"
         )
-        state = {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "epoch": epoch,
-            "spent": spent,
-        }
-        torch.save({**state, "optimizer": optimizer.state_dict()}, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
-        about = {"seconds": spent, "limit": seconds, "epochs": epoch, "seed": seed}
-        torch.save({"network": average.state_dict(), **about}, out / "weights.pt")
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 2.0)
+    state.optimizer.step()
+    _follow(state.average, state.network, decay=min(DECAY, (1 + state.step) / (10 + state.step)))
+    return values
 
 
 def one_cycle(done: float) -> float:
     """Share of the peak learning rate when `done` (0 to 1) of the training is over."""
-    warm = 0.08
+    warm = 0.06
     return done / warm if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) + 1e-3
 
 
-def _step(network: HeadNet, optimizer: torch.optim.Optimizer, batch: list[Tensor]) -> dict[str, float]:
-    image, mask, presence = batch
-    grey = image.to(torch.float32).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = network(grey)
-    parts = loss_of(output, mask.to(torch.float32) / 255, presence)
-    total = parts["cross"] + parts["dice"] + parts["size"] + 0.3 * parts["presence"]
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in parts.items()}
-
-
 @torch.no_grad()
-def _follow(average: HeadNet, network: HeadNet, decay: float) -> None:
+def _follow(average: Network, network: Network, decay: float) -> None:
     for mine, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mine.dtype.is_floating_point:
             mine.lerp_(new, 1 - decay)
@@ -225,18 +151,24 @@ def _follow(average: HeadNet, network: HeadNet, decay: float) -> None:
             mine.copy_(new)
 
 
+def _log(line: dict[str, object]) -> None:
+    print(json.dumps(line), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("build/fetal_head"))
-    parser.add_argument("--seconds", type=float, default=2000)
-    parser.add_argument("--epochs", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that make examples; 0: this one does")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)  # before its first use: the worker is a fork, and a fork of OpenCV's threads hangs
-    train(arguments.out, arguments.seconds, arguments.epochs, arguments.seed, arguments.rate)
+    cv2.setNumThreads(1)  # before its first use: a worker is a fork, and a fork of OpenCV's threads hangs
+    try:
+        recipe = read_recipe(arguments.recipe)
+        train(recipe, arguments.out or Path("build") / recipe.name, arguments.workers)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""How one model is made: the schema of `recipes/NAME.toml`. Knows no network and opens no image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_runtime.config import Table, read_toml
+from edge_runtime.errors import ConfigError
+
+HOME = Path(__file__).resolve().parent / "recipes"
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class DataSpec(Table, frozen=True):
+    """Where the labelled images are: `folder` of the data root holds images/, masks/ and meta.csv."""
+
+    folder: str
+    subject: str  # column of meta.csv that keeps what belongs together in one split
+    phantoms: int = 0  # drawn pictures of known truth beside them
+    neighbours: bool = False  # subjects next to one another may be one person: folds keep them together
+
+
+class SplitSpec(Table, frozen=True):
+    """Subjects by split; the rest is trained on."""
+
+    tune: tuple[str, ...]  # chooses limits
+    conformal: tuple[str, ...]  # makes intervals
+    test: tuple[str, ...]  # is only ever reported
+
+
+class ForeignSpec(Table, frozen=True):
+    """What the model must not read, and how often it is shown while training."""
+
+    share: Share  # of all examples
+    mix: dict[str, float]  # kind -> weight among the foreign
+    present: tuple[str, ...] = ()  # kinds that do show the anatomy, though without a mask
+    cines: tuple[str, ...] = ()  # DICOM files trained on as `echo`
+
+
+class NetworkSpec(Table, frozen=True):
+    """See `network.Network`."""
+
+    grid_hw: tuple[int, int]
+    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+    bottom: tuple[int, ...] = (1, 2, 4, 1)
+
+
+class VarySpec(Table, frozen=True):
+    """How examples are varied; shares are of the examples that are varied at all."""
+
+    look: Literal["ultrasound", "xray"]
+    light: Share = 0.3  # share of examples that are varied only a little
+    grey: Share = 1.0  # how far gain and contrast vary; less where the truth follows a grey level
+    zoom: tuple[float, float] = (0.65, 1.6)
+    turn_deg: float = 15.0  # standard deviation
+    any_turn: Share = 0.0  # turned by any angle
+    flip: Share = 0.5  # left and right; of two lungs the sides keep their names
+    upside_down: Share = 0.0
+    bend: Share = 0.0  # smoothly out of shape
+    swap_frame: Share = 0.0  # inside the frame of a foreign picture
+    window: Share = 0.35  # black outside a rectangle
+    views: bool = False  # quarter turns and inverted grey, which the network then tells
+
+
+class TrainSpec(Table, frozen=True):
+    """The schedule: one cycle of the learning rate over `steps` batches."""
+
+    steps: int
+    batch: int = 16
+    rate: float = 3e-3
+    seed: int = 1
+    loss: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"cross": 1.0, "dice": 1.0, "size": 1.0, "shape": 0.0, "presence": 0.3, "view": 0.3}
+    )
+
+
+class ShipSpec(Table, frozen=True):
+    """What the manifest says besides the files: the runtime contract of the model."""
+
+    modality: tuple[str, ...]
+    view: str
+    spacing_mm: tuple[float, float] | None = None  # per pixel of the source
+    min_size_px: tuple[int, int] | None = None  # rows, columns
+    outline: Literal["mask", "ellipse"] = "mask"
+    tolerance: dict[str, dict[str, float | bool]] = msgspec.field(default_factory=dict)  # of the gate
+
+
+class Recipe(Table, frozen=True):
+    """One model."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,64}$")]
+    version: str
+    anatomy: str
+    labels: tuple[str, ...]
+    data: DataSpec
+    splits: SplitSpec
+    foreign: ForeignSpec
+    network: NetworkSpec
+    vary: VarySpec
+    training: TrainSpec
+    ship: ShipSpec
+
+    @property
+    def classes(self) -> int:
+        """Channels of the mask."""
+        return 1 if len(self.labels) == 1 else 1 + len(self.labels)
+
+    @property
+    def views(self) -> int:
+        """Numbers of the image-level head: presence, then four quarter turns and the polarity."""
+        return 6 if self.vary.views else 1
+
+    @property
+    def store_hw(self) -> tuple[int, int]:
+        """Size at which images are kept: twice the grid, so that zooming has detail to show."""
+        return 2 * self.network.grid_hw[0], 2 * self.network.grid_hw[1]
+
+    def split_of(self, subject: str) -> str:
+        """train, tune, conformal or test."""
+        for split in ("tune", "conformal", "test"):
+            if subject in getattr(self.splits, split):
+                return split
+        return "train"
+
+
+def read_recipe(name_or_file: str) -> Recipe:
+    """The recipe of this name, or in this file. Raises ConfigError for one that cannot be followed."""
+    path = HOME / f"{name_or_file}.toml"
+    if not path.is_file():
+        path = Path(name_or_file)
+    recipe = read_toml(path, Recipe)
+    listed = Counter([*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test])
+    twice = sorted(subject for subject, times in listed.items() if times > 1)
+    if twice:
+        raise ConfigError(f"{path}: [splits]: {twice[0]} is named {listed[twice[0]]} times; a subject is in one split")
+    for split in ("tune", "conformal", "test"):
+        if not getattr(recipe.splits, split):
+            raise ConfigError(f"{path}: [splits] {split} is empty; name at least one subject")
+    if any(side % 16 for side in recipe.network.grid_hw):
+        raise ConfigError(f"{path}: grid_hw {recipe.network.grid_hw}: want multiples of 16")
+    return recipe

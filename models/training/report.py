@@ -1,0 +1,164 @@
+"""Everything the card and the manifest of one model say, measured: the one place that knows which split is for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.training.data import own_items
+from models.training.evaluate import REFERENCE, RUNTIMES, Case, Seen, cases_of, look_at_foreign, pipeline_of
+from models.training.recipe import Recipe
+from models.training.statistics import (
+    agreement,
+    choose_rule,
+    covered,
+    describe,
+    foreign_rates,
+    half_widths,
+    risk_coverage,
+    shown,
+)
+
+Bands = tuple[tuple[float, float], ...]
+EVERYTHING: Bands = ((0.0, float("inf")),)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What of an anatomy the card is about."""
+
+    value: str  # the raw value whose error is reported
+    unit: str
+    bands: Bands  # of its true value
+    intervals: dict[str, bool]  # values that get an interval -> whether it is a ratio
+    relative: bool  # whether agreement is stated as a share of the value
+    large: Callable[[Case], bool]  # an error that must not be shown
+    large_is: str
+
+
+ABOUT = {
+    "fetal_head": Subject(
+        value="head_circumference",
+        unit="mm",
+        bands=((0.0, 97.7), (97.7, 150.0), (150.0, 220.0), (220.0, 400.0)),
+        intervals={
+            "head_circumference": False,
+            "biparietal_diameter": False,
+            "occipitofrontal_diameter": False,
+            "cephalic_index": True,
+        },
+        relative=False,
+        large=lambda case: abs(case.error("head_circumference")) > 5.0,
+        large_is="above 5 mm",
+    ),
+    "vessel": Subject(
+        value="lumen_area_px",
+        unit="px²",
+        bands=((0.0, 11_000.0), (11_000.0, 12_500.0), (12_500.0, 1e9)),
+        intervals={"lumen_area_px": False, "lumen_diameter_major_px": False, "lumen_diameter_minor_px": False},
+        relative=True,
+        large=lambda case: abs(case.error("lumen_area_px")) > 0.1 * case.true["lumen_area_px"],
+        large_is="above 10 %",
+    ),
+    "lungs": Subject(
+        value="lung_area_right",
+        unit="cm²",
+        bands=((0.0, 185.0), (185.0, 225.0), (225.0, 1e9)),
+        intervals={
+            "lung_area_right": False,
+            "lung_area_left": False,
+            "lung_area_ratio": True,
+            "lung_width": False,
+        },
+        relative=True,
+        large=lambda case: abs(case.error("lung_area_right")) > 0.05 * case.true["lung_area_right"],
+        large_is="above 5 %",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Seens:
+    """Everything a model was shown: its own images outside the train split by runtime, and the foreign ones."""
+
+    cases: dict[str, list[Case]]
+    foreign: list[tuple[str, str, Seen]]
+
+
+def look_at_all(recipe: Recipe, root: Path, model: Path) -> Seens:
+    """Runs `model` over everything that it was not trained on, and over all that is foreign."""
+    items = [item for item in own_items(recipe, root) if item.split != "train"]
+    pipelines = {name: pipeline_of(recipe, model, name) for name in RUNTIMES}
+    try:
+        return Seens(cases_of(recipe, root, pipelines, items), look_at_foreign(recipe, root, pipelines[REFERENCE]))
+    finally:
+        for pipeline in pipelines.values():
+            pipeline.close()
+
+
+def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
+    """The results, as JSON."""
+    about, cases = ABOUT[recipe.anatomy], seens.cases[REFERENCE]
+    split = {name: [case for case in cases if case.split == name] for name in ("tune", "conformal", "test")}
+    rule = choose_rule(
+        [case.seen for case in split["tune"]], [seen for _, part, seen in seens.foreign if part == "train"]
+    )
+    calm = [case for case in split["conformal"] if shown(case.seen, rule)]
+    told = [case for case in split["test"] if shown(case.seen, rule)]
+    described = {name: describe(of, about.value, EVERYTHING, rule) for name, of in split.items()}
+    return {
+        "unit": about.unit,
+        "relative": about.relative,
+        "large_is": about.large_is,
+        "splits": _counts(recipe, root),
+        "rule": rule,
+        **described,
+        "held_out": describe(cases, about.value, about.bands, rule),
+        "groups": _groups(cases, about, rule),
+        "risk": risk_coverage(cases, about.value, about.large),
+        "intervals": {name: _interval(calm, told, name, about, ratio) for name, ratio in about.intervals.items()},
+        "conformal_images": len(calm),
+        "conformal_subjects": len({case.subject for case in calm}),
+        "foreign": foreign_rates(seens.foreign, rule),
+        "agreement": {
+            name: agreement(cases, other, about.value, about.relative)
+            for name, other in seens.cases.items()
+            if name != REFERENCE
+        },
+    }
+
+
+def _interval(calm: Sequence[Case], told: Sequence[Case], name: str, about: Subject, ratio: bool) -> dict[str, Any]:
+    bands = about.bands if name == about.value else EVERYTHING
+    half = half_widths(calm, name, bands, ratio)
+    return {"half": half, "test": covered(told, name, half)}
+
+
+def _counts(recipe: Recipe, root: Path) -> dict[str, dict[str, int]]:
+    items = own_items(recipe, root)
+    return {
+        split: {
+            "subjects": len({item.subject for item in items if item.split == split}),
+            "images": sum(item.split == split for item in items),
+        }
+        for split in ("train", "tune", "conformal", "test")
+    }
+
+
+def _groups(cases: Iterable[Case], about: Subject, rule: dict[str, float]) -> dict[str, Any]:
+    """By what meta.csv says of an image besides its name, place and size."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        if "tb" in case.row:
+            groups.setdefault("signs of tuberculosis" if case.row["tb"] == "1" else "none", []).append(case)
+    return {name: describe(of, about.value, EVERYTHING, rule) for name, of in groups.items()}
+
+
+def errors(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
+    """(true, found minus true) of a value."""
+    pairs = np.array([(case.true[value], case.error(value)) for case in cases])
+    return pairs[:, 0], pairs[:, 1]

@@ -1,0 +1,171 @@
+"""From trained weights to the bundle that ships: `python -m models.training.ship fetal_head`.
+
+Exports, measures, chooses limits and intervals, quantizes behind the gate, measures what came out, writes the card
+and only then the bundle, in `models/`; beside it the recipe in `calibration/`. Everything that was measured is kept in
+evaluation.json next to the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from edge_runtime.build.bundle import manifest_toml
+from edge_runtime.build.quantize import Job, quantize
+from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.infer.backends.table import open_backend
+from edge_runtime.infer.model import (
+    GateSpec,
+    HalfWidth,
+    InputSpec,
+    IntervalSpec,
+    LimitSpec,
+    Manifest,
+    OutputSpec,
+    PrecisionSpec,
+    Tolerance,
+    load_model,
+)
+from edge_runtime.pipeline import build_pipeline
+from models.training.card import SHOWN_FIRST, card_of
+from models.training.data import data_root, own_items
+from models.training.drawing import bland_altman, risk_curve
+from models.training.evaluate import REFERENCE, cases_of
+from models.training.export import export_onnx, multiply_adds
+from models.training.recipe import Recipe, read_recipe
+from models.training.report import ABOUT, Seens, errors, look_at_all, report_of
+from models.training.statistics import agreement
+
+ROOT = Path(__file__).resolve().parents[2]
+BF16_P99, BF16_MAX = 0.5, 1.0  # mm, or percent of the value: how far bf16 may be from fp32
+
+
+def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
+    """What the model is, before it has files: the recipe of `quantize`."""
+    ship, rule = recipe.ship, results["rule"]
+    scale = 100.0 if results["relative"] else 1.0
+    bf16 = results["agreement"]["openvino_bf16"]
+    close = scale * bf16["p99"] <= BF16_P99 and scale * bf16["max"] <= BF16_MAX and bf16["dice_difference"] <= 0.001
+    views = {"rotation": "rotation", "polarity": "polarity"} if recipe.views > 1 else {}
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        anatomy=recipe.anatomy,
+        modality=ship.modality,
+        view=ship.view,
+        input=InputSpec(name="image", grid_hw=recipe.network.grid_hw, dtype="uint8"),
+        output=OutputSpec(mask="mask", labels=recipe.labels, presence="presence", outline=ship.outline, **views),
+        limits=LimitSpec(spacing_mm=ship.spacing_mm, min_size_px=ship.min_size_px, **rule),
+        interval=IntervalSpec(coverage=0.9, exams=results["conformal_subjects"], half_width=_half_widths(results)),
+        precision=PrecisionSpec(accepted=("fp32", "bf16") if close else ("fp32",)),
+        gate=GateSpec(
+            phantoms=True,
+            measurement={name: msgspec.convert(limits, Tolerance) for name, limits in ship.tolerance.items()},
+        ),
+    )
+
+
+def _half_widths(results: dict[str, Any]) -> dict[str, HalfWidth]:
+    """By measurement; a share of a pixel value holds for the same value in millimetres."""
+    found: dict[str, HalfWidth] = {}
+    for name, one in results["intervals"].items():
+        *bands, last = one["half"]
+        width = msgspec.convert(
+            {"absolute": last["absolute"], "relative": last["relative"], "bands": bands}, HalfWidth
+        )
+        found[name] = width
+        found[name.removesuffix("_px")] = width
+    return found
+
+
+def ship(recipe: Recipe, built: Path, to: Path) -> None:
+    """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was."""
+    root, model = data_root(), built / "model.onnx"
+    export_onnx(recipe, built / "weights.pt", model)
+    seens = look_at_all(recipe, root, model)
+    results = report_of(recipe, root, seens)
+    trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
+    results["training"] = {key: trained[key] for key in ("seconds", "steps", "seed")}
+    results["parameters"] = sum(value.numel() for name, value in trained["network"].items() if "running" not in name)
+    results["size_bytes"], results["gmac"] = model.stat().st_size, multiply_adds(model) / 1e9
+    folds = built / "folds.json"
+    if folds.is_file():
+        results["folds"] = json.loads(folds.read_text())
+    manifest = manifest_of(recipe, results)
+    listed = "".join(f"{subject}\n" for subject in sorted(recipe.splits.test))
+    kept = {"test_subjects.txt": listed.encode()}
+    first = _quantized(recipe, manifest, model, built / "first", kept)
+    results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
+    results["speed"] = _speed(first)
+    (built / "evaluation.json").write_text(json.dumps(results, indent=1))
+    about, name = ABOUT[recipe.anatomy], SHOWN_FIRST[recipe.anatomy]
+    true, error = errors(seens.cases[REFERENCE], about.value)
+    kept |= {
+        "CARD.md": card_of(recipe, results).encode(),
+        "bland_altman.png": bland_altman(true, error, name, about.unit),
+        "risk_coverage.png": risk_curve(results["risk"], name, about.unit),
+    }
+    last = _quantized(recipe, manifest, model, built / "bundle", kept)
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(last, to)
+    said = ROOT / "calibration" / recipe.name / "recipe.toml"
+    said.parent.mkdir(parents=True, exist_ok=True)
+    said.write_text(manifest_toml(manifest))
+
+
+def _quantized(recipe: Recipe, manifest: Manifest, model: Path, out: Path, keep: dict[str, bytes]) -> Path:
+    """A bundle at `out`, made of frames that were trained on. Raises GateError and what `quantize` raises."""
+    shutil.rmtree(out, ignore_errors=True)
+    held = frozenset((*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test))
+    frames = f"{data_root() / recipe.data.folder / 'images'}"
+    quantize(Job(model=model, manifest=manifest, frames=frames, out=out, without=held, keep=keep))
+    return out
+
+
+def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, Any]:
+    """How far the bundle's INT8 graph is from FP32 on everything that was not trained on."""
+    model = load_model(str(bundle))
+    pipeline = build_pipeline(model, open_backend(model, "openvino", "int8", 1))
+    items = [item for item in own_items(recipe, root) if item.split != "train"]
+    try:
+        cases = cases_of(recipe, root, {"int8": pipeline}, items)["int8"]
+    finally:
+        pipeline.close()
+    about = ABOUT[recipe.anatomy]
+    return agreement(seens.cases[REFERENCE], cases, about.value, about.relative)
+
+
+def _speed(bundle: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds by instruction set, runtime and precision."""
+    script = ROOT / "benchmarks" / "precisions.py"
+    command = [sys.executable, str(script), "--model", str(bundle), "--json"]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {"all": told["ms"], "AVX2-VNNI at most": told["ms_avx2_vnni"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="models.training.ship", description=__doc__)
+    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
+    parser.add_argument("--built", type=Path, help="folder of weights.pt; default build/NAME")
+    parser.add_argument("--to", type=Path, help="the bundle; default models/NAME")
+    arguments = parser.parse_args()
+    try:
+        recipe = read_recipe(arguments.recipe)
+        built = arguments.built or Path("build") / recipe.name
+        if not (built / "weights.pt").is_file():
+            raise ConfigError(f"{built}/weights.pt: does not exist; train first")
+        ship(recipe, built, arguments.to or ROOT / "models" / recipe.name)
+    except EdgeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
