@@ -140,13 +140,13 @@ class ChestScene:
         lungs = self._outlines(rng)
         masks = [self._inside(lung) for lung in lungs]
         self._truth = self._known(lungs, masks)
-        body = self._body(rng, lungs)
+        body = self._body(rng)
         dense = 4.1 * body * rng.uniform(0.9, 1.1)
         below = self._below(lungs) * (body > 0)
         dense += 1.5 * rng.uniform(0.8, 1.2) * cv2.GaussianBlur(below, (0, 0), 2.0)
-        dense += self._mediastinum(rng, lungs)
+        dense += self._mediastinum(rng)
         dense -= self._air(rng, masks)
-        dense += self._bones(rng, lungs) * rng.uniform(0.9, 1.9)
+        dense += self._bones(rng) * rng.uniform(0.9, 1.9) * np.minimum(4 * body, 1)
         if rng.random() < 0.6:
             dense -= self._stomach(rng, lungs[1]) * below
         return dense * (1 + 0.02 * smooth(rng, self._size, (22, 22)) * (body > 0.02))
@@ -165,7 +165,7 @@ class ChestScene:
         turned = np.ascontiguousarray(np.rot90(labels, -(self.spec.rotate // 90)))
         return LabelledTruth(turned, values if self.spec.clip == "none" else {})
 
-    def _body(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _body(self, rng: np.random.Generator) -> Floats:
         """Thickness of the trunk, neck, shoulders and arms, 0 outside and about 1 in the middle."""
         u, half, tall = self._unit, self._half, self._tall
         wall = half + u * rng.uniform(10, 28)
@@ -239,12 +239,12 @@ class ChestScene:
                     at, thick = to, thick * 0.78
         return cast("Floats", cv2.GaussianBlur(sheet, (0, 0), 1.1).astype(np.float32) * np.float32(0.0042))
 
-    def _mediastinum(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _mediastinum(self, rng: np.random.Generator) -> Floats:
         """Heart and great vessels between the lungs, and the spine behind them."""
         u, half, tall = self._unit, self._half, self._tall
         x, y = self._x, self._y
         heart = np.hypot((x - 0.14 * half) / (0.42 * half), (y - 0.66 * tall) / (0.27 * tall))
-        dense = 0.75 * np.sqrt(np.clip(1 - heart**2, 0, 1))
+        dense = rng.uniform(0.7, 1.3) * np.sqrt(np.clip(1 - heart**2, 0, 1))
         dense += 0.45 * np.exp(-(((x - 3 * u) / (0.22 * half)) ** 4)) * _step(y / (0.25 * tall) + 0.3)
         dense = cv2.GaussianBlur(dense.astype(np.float32), (0, 0), 4 * u / self.spec.pixel_mm)
         bend = 4 * u * np.sin(y / (0.5 * tall) + rng.uniform(0, 6))
@@ -265,14 +265,18 @@ class ChestScene:
         known = floor > self._top + 0.74 * self._tall / self.spec.pixel_mm  # not the border of the heart
         floor = np.interp(columns, columns[known], floor[known])
         rows = np.arange(self._size[0])[:, None]
+        soft = _step(
+            (rows - floor - 6) * np.float32(self.spec.pixel_mm / (11 * self._unit))
+        )  # under the heart
+        under = np.where(known, rows > floor, soft)
         wall = _step((0.99 * self._half - np.abs(self._x)) / (5 * self._unit))
-        return cast("Floats", ((rows > floor[None, :]) * wall).astype(np.float32))
+        return cast("Floats", (under * wall).astype(np.float32))
 
-    def _bones(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _bones(self, rng: np.random.Generator) -> Floats:
         """Ribs, clavicles, shoulder blades, heads of the arms."""
         u, half, tall = self._unit, self._half, self._tall
         dense = np.zeros(self._size, np.float32)
-        pace, droop = tall * rng.uniform(0.082, 0.094), rng.uniform(0.06, 0.14) * tall
+        pace, droop = tall * rng.uniform(0.082, 0.094), rng.uniform(0.10, 0.22) * tall
         turn = np.linspace(0, 1, 22)
         thick = rng.uniform(8.0, 11.0) * u
         for side in (-1, 1):
@@ -301,13 +305,14 @@ class ChestScene:
             y = 0.13 * tall + rise * turn + 0.03 * tall * np.sin(2 * math.pi * turn)
             self._rib(other, np.column_stack((x, y)), 12 * u)
             head = np.array([side * 1.28 * half, 0.13 * tall + rise])
-            self._stroke(other, np.array([head, head + (side * 14 * u, 0.0)]), 46 * u, 190)
-            self._stroke(
-                other, np.array([head + (side * 12 * u, 0), head + (side * 26 * u, tall)]), 24 * u, 170
-            )
+            ball = np.vstack((head, head)) + np.array([(0.0, 0.0), (side * 14 * u, 0.0)])
+            shaft = np.vstack((head, head)) + np.array([(side * 12 * u, 0.0), (side * 42 * u, tall)])
+            self._stroke(other, ball, 46 * u, 190)
+            self._stroke(other, shaft, 24 * u, 170)
             dense += other.astype(np.float32) * np.float32(0.55 / 255)
             blade = np.array([(1.15, 0.10), (0.86, 0.16), (0.93, 0.34), (1.05, 0.52), (1.14, 0.34)])
-            blade = (blade + (rng.uniform(-0.02, 0.14), rng.uniform(-0.03, 0.03))) * (side * half, tall)
+            blade += np.array([rng.uniform(-0.02, 0.14), rng.uniform(-0.03, 0.03)])
+            blade *= (side * half, tall)
             dense += 0.16 * self._inside(_closed_curve(blade)).astype(np.float32)
         return cast("Floats", cv2.GaussianBlur(dense, (0, 0), 0.9 * u / self.spec.pixel_mm))
 

@@ -58,7 +58,7 @@ class VesselScene:
         self._noise = speckle(rng, (self._size[0] + NOISE_PAD, self._size[1] + NOISE_PAD), 0.8, 0.8)
         self._tissue = self._neck(rng)
         self._blood = speckle(rng, self._size, 0.8, 1.0) * np.float32(_BLOOD * rng.uniform(0.5, 2.2))
-        self._rough = np.exp(0.35 * smooth(rng, self._size, (4, 9))).astype(np.float32)
+        self._rough = np.exp(0.6 * smooth(rng, self._size, (2.5, 6))).astype(np.float32)
         self._gain = self._depth_gain(rng)
 
     @property
@@ -115,6 +115,8 @@ class VesselScene:
         self._rate = 2 * math.pi / rng.uniform(3.0, 7.0, 2)  # rad/s
         self._face = int(rng.uniform(110, 200))
         self._wall = rng.uniform(0.35, 1.1)
+        self._gap = rng.uniform(0.0, 0.6)  # how dark the media is between the wall's two lines
+        self._behind = rng.uniform(1.8, 5.5)  # how much brighter the tissue behind the blood is
 
     def _drift(self, index: int) -> tuple[float, float]:
         time_s = index / self.spec.fps
@@ -128,7 +130,7 @@ class VesselScene:
         share = self._z[:, 0] / self._depth_mm
         sliders = np.interp(share, np.linspace(0, 1, 7), rng.uniform(-3.0, 3.0, 7))
         reach = rng.uniform(0.50, 0.80)
-        decibel = sliders - 34.0 * np.clip((share - reach) / 0.45, 0, 1.5) ** 1.3 + rng.uniform(-5.0, 4.0)
+        decibel = sliders - 34.0 * np.clip((share - reach) / 0.45, 0, 1.5) ** 1.3 + rng.uniform(-8.0, 2.0)
         beams = np.interp(
             np.arange(self._size[1]), np.linspace(0, self._size[1] - 1, 9), rng.uniform(-4, 1, 9)
         )
@@ -204,7 +206,8 @@ class VesselScene:
         if rng.random() < 0.5:
             level = self._depth_mm * rng.uniform(0.66, 0.8)
             arc = level + 0.03 * (away - rng.uniform(-6, 6) * scale) ** 2 / scale
-            surface = surface + 0.35 * _line(z - arc, 0.22) * (arc - level < 2.2 * scale)
+            bone = 0.30 * _line(z - arc, 0.25) * np.exp(0.8 * smooth(rng, size, (4, 10)) - 0.3)
+            surface = surface + bone * (arc - level < 2.2 * scale)
             amplitude = amplitude * np.where((z > arc) & (arc - level < 2.2 * scale), 0.15, 1.0)
         return amplitude, surface
 
@@ -277,10 +280,10 @@ class VesselScene:
             -np.clip(dz - b, 0, 60) / np.float32(4.5 * self._scale)
         )
         rim = np.exp(-(((np.abs(dx) - a) / (0.16 * a)) ** 2)).astype(np.float32)
-        factor = (1 + 2.6 * chord * behind) * (1 - 0.55 * rim * np.clip(dz / b, 0, 1))
+        factor = (1 + self._behind * chord * chord * behind) * (1 - 0.55 * rim * np.clip(dz / b, 0, 1))
         inside = np.clip(0.5 - outside_mm / np.float32(1.2 * self._step_mm[0]), 0, 1)
         media = np.exp(-(((outside_mm - 0.42) / np.float32(0.26)) ** 2))
-        factor *= (1 - inside) * (1 - media * (0.2 + 0.55 * facing))
+        factor *= (1 - inside) * (1 - media * (0.1 + self._gap * facing))
         echo *= factor[..., None].astype(np.float32)
         echo += self._blood * inside[..., None]
         intima = np.exp(-(((outside_mm - 0.10) / np.float32(0.10)) ** 2))
