@@ -30,8 +30,8 @@ from edge_runtime.frames.phantom.ultrasound import (
     speckle,
 )
 
-_ROW_PX = 1.5  # depth samples are this many image pixels apart
-_BEAM_PX = 2.3
+_SAMPLES = 493  # along a beam
+_BEAMS_PER_SAMPLE = 0.652  # in a square picture: a probe has as many however large the picture is shown
 _NOISE = 0.0007  # of the receiver, in the unit of echoes
 _BLOOD = 0.0007
 _BEATS_PER_S = 1.2  # 72 a minute
@@ -44,7 +44,7 @@ class VesselScene:
     def __init__(self, spec: PhantomSpec) -> None:
         self.spec = spec
         rng = np.random.default_rng((spec.seed, 2))
-        self._size = (int(spec.height / _ROW_PX), int(spec.width / _BEAM_PX))
+        self._size = (_SAMPLES, round(_SAMPLES * _BEAMS_PER_SAMPLE * spec.width / spec.height))
         self._step_mm = (
             spec.height * spec.pixel_mm / self._size[0],
             spec.width * spec.pixel_mm / self._size[1],
@@ -101,8 +101,10 @@ class VesselScene:
         echo = point_spread(echo)
         add_noise(echo, self._noise, index, _NOISE)
         grey = detect(echo, self._gain, darkest=0)
-        pixels = cv2.resize(grey, (self.spec.width, self.spec.height), interpolation=cv2.INTER_LINEAR)
-        pixels[: max(2, round(0.25 / self.spec.pixel_mm))] = self._face
+        shrinks = self.spec.height < _SAMPLES
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels = cv2.resize(grey, (self.spec.width, self.spec.height), interpolation=way)
+        pixels[: max(1, round(0.25 / self.spec.pixel_mm))] = self._face
         return cast("NDArray[np.uint8]", pixels), lumen
 
     def _pose(self, rng: np.random.Generator) -> None:
