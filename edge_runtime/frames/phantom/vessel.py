@@ -179,7 +179,7 @@ class VesselScene:
     ) -> tuple[Floats, Floats]:
         """Thyroid and trachea on one side, a vein on the other, the sheath, vertebra: amplitude, surfaces."""
         size, scale = self._size, self._scale
-        radius, away = self.spec.lumen_mm / 2, self._side * self._x
+        radius = self.spec.lumen_mm / 2
         x0, z0 = self._at
         if rng.random() < 0.7:
             at = self._side * x0 + radius + scale * rng.uniform(4.5, 8.0)
@@ -190,12 +190,7 @@ class VesselScene:
             if rng.random() < 0.75:
                 wind = at + scale * rng.uniform(7.0, 10.0)
                 amplitude, surface = self._air(rng, amplitude, surface, wind, z)
-        for _ in range(int(rng.integers(2, 7))):  # fragments of fascia
-            tilt, where = rng.uniform(-0.35, 0.35), rng.uniform(-18, 18) * scale
-            level = self._depth_mm * rng.uniform(0.35, 0.75)
-            strip = _line(z - level - tilt * (self._x - where), 0.16)
-            strip = strip * np.exp(-(((self._x - where) / (scale * rng.uniform(1.5, 5.0))) ** 2))
-            surface = surface + rng.uniform(0.02, 0.10) * strip
+        surface = surface + self._fragments(rng, z)
         if not self.spec.empty:
             ring = np.hypot(self._x - x0, self._z - z0) / radius
             sheath = np.exp(
@@ -206,11 +201,29 @@ class VesselScene:
         if rng.random() < 0.75 or self.spec.empty:
             amplitude, surface = self._vein(rng, amplitude, surface)
         if rng.random() < 0.5:
-            level = self._depth_mm * rng.uniform(0.66, 0.8)
-            arc = level + 0.03 * (away - rng.uniform(-6, 6) * scale) ** 2 / scale
-            bone = 0.30 * _line(z - arc, 0.25) * np.exp(0.8 * smooth(rng, size, (4, 10)) - 0.3)
-            surface = surface + bone * (arc - level < 2.2 * scale)
-            amplitude = amplitude * np.where((z > arc) & (arc - level < 2.2 * scale), 0.15, 1.0)
+            amplitude, surface = self._vertebra(rng, amplitude, surface, z)
+        return amplitude, surface
+
+    def _fragments(self, rng: np.random.Generator, z: Floats) -> Floats:
+        """Echoes of short pieces of fascia."""
+        found = np.zeros(self._size, np.float32)
+        for _ in range(int(rng.integers(2, 7))):
+            tilt, where = rng.uniform(-0.35, 0.35), rng.uniform(-18, 18) * self._scale
+            level = self._depth_mm * rng.uniform(0.35, 0.75)
+            strip = _line(z - level - tilt * (self._x - where), 0.16)
+            strip = strip * np.exp(-(((self._x - where) / (self._scale * rng.uniform(1.5, 5.0))) ** 2))
+            found += rng.uniform(0.02, 0.10) * strip
+        return found
+
+    def _vertebra(
+        self, rng: np.random.Generator, amplitude: Floats, surface: Floats, z: Floats
+    ) -> tuple[Floats, Floats]:
+        """A process of the spine: a bright arc and its shadow."""
+        level = self._depth_mm * rng.uniform(0.66, 0.8)
+        arc = level + 0.03 * (self._side * self._x - rng.uniform(-6, 6) * self._scale) ** 2 / self._scale
+        bone = 0.30 * _line(z - arc, 0.25) * np.exp(0.8 * smooth(rng, self._size, (4, 10)) - 0.3)
+        surface = surface + bone * (arc - level < 2.2 * self._scale)
+        amplitude = amplitude * np.where((z > arc) & (arc - level < 2.2 * self._scale), 0.15, 1.0)
         return amplitude, surface
 
     def _air(
