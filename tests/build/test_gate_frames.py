@@ -223,6 +223,24 @@ def test_the_recipes_cover_the_range_and_none_comes_twice() -> None:
     assert low < min(spacings) <= max(spacings) < high
 
 
+@pytest.mark.parametrize(("anatomy", "pattern"), [("vessel", "carotid"), ("lungs", "lungs")])
+def test_arteries_and_chests_have_recipes_too(anatomy: str, pattern: str) -> None:
+    recipes = recipes_for(anatomy)
+    specs = [parse_spec(recipe.removeprefix("phantom:").partition("#")[0]) for recipe in recipes]
+    assert (len(recipes), len(set(recipes))) == (48, 48)
+    assert all(spec.pattern == pattern and not spec.empty for spec in specs[:40])
+    assert all(spec.pattern != pattern or spec.empty for spec in specs[40:])
+    assert len({spec.pixel_mm for spec in specs[:40]}) >= 20
+    frame = draw(recipes[39])
+    assert frame.spacing is not None and frame.spacing.source is SpacingSource.PHANTOM
+    assert frame.origin.modality == ("DX" if anatomy == "lungs" else "US")
+
+
+def test_an_anatomy_that_is_not_drawn_has_no_recipes() -> None:
+    with pytest.raises(ConfigError, match="mask_only"):
+        recipes_for("mask_only")
+
+
 @pytest.mark.slow
 def test_every_recipe_gives_what_it_is_there_for(pipeline: Pipeline) -> None:
     recipes = recipes_for("fetal_head")

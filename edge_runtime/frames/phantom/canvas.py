@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.frames.phantom.truth import inside_polygon
-from edge_runtime.frames.phantom.ultrasound import Floats
+from edge_runtime.frames.phantom.ultrasound import Floats, smooth
 
 Points = NDArray[Any]  # (n, 2) float64: x, y
 
@@ -36,6 +36,11 @@ class Canvas:
     def pixels_of(self, points: Points) -> Points:
         """`points` in pixels."""
         return cast("Points", points / self.pixel_mm + self.origin)
+
+    def texture(self, rng: np.random.Generator, sigma: float) -> Floats:
+        """Smooth noise of unit variance, (H, W); `sigma` is in pixels of a picture 504 of them high or wide."""
+        scaled = sigma * min(self.size) / 504
+        return smooth(rng, self.size, (scaled, scaled))
 
     def inside(self, outline: Points) -> NDArray[np.bool_]:
         """(H, W): the pixels whose centre lies in `outline`, given in chest coordinates."""

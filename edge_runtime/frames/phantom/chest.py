@@ -24,7 +24,7 @@ from edge_runtime.frames.phantom.lung_outline import closed_curve, lung_outlines
 from edge_runtime.frames.phantom.no_chest import abdomen, limb
 from edge_runtime.frames.phantom.spec import CHEST_HEIGHT, PhantomSpec
 from edge_runtime.frames.phantom.truth import LabelledTruth, polygon_area
-from edge_runtime.frames.phantom.ultrasound import Floats, smooth
+from edge_runtime.frames.phantom.ultrasound import Floats
 
 
 class ChestScene:
@@ -94,7 +94,7 @@ class ChestScene:
         dense += self._bones(rng) * rng.uniform(0.9, 1.9) * np.minimum(4 * body, 1)
         if rng.random() < 0.6:
             dense -= self._stomach(rng, lungs[1]) * below
-        return dense * (1 + 0.02 * smooth(rng, self._size, (22, 22)) * (body > 0.02))
+        return dense * (1 + 0.02 * self._canvas.texture(rng, 22) * (body > 0.02))
 
     def _known(self, lungs: tuple[Points, Points], masks: list[NDArray[np.bool_]]) -> LabelledTruth:
         right, left = (polygon_area(lung) / 100 for lung in lungs)
@@ -153,13 +153,13 @@ class ChestScene:
             air += deep * (0.30 * (share > 0) + 0.70 * np.sqrt(1 - (1 - share) ** 2)) * mask
         air = cv2.GaussianBlur(air, (0, 0), 0.8)
         either = (masks[0] | masks[1]).astype(np.float32)
-        marks = 0.10 * np.abs(smooth(rng, self._size, (2.2, 2.2))) + 0.10 * smooth(rng, self._size, (9, 9))
-        marks += 0.14 * smooth(rng, self._size, (40, 40)) + self._vessels(rng)
+        marks = 0.10 * np.abs(self._canvas.texture(rng, 2.2)) + 0.10 * self._canvas.texture(rng, 9)
+        marks += 0.14 * self._canvas.texture(rng, 40) + self._vessels(rng)
         if rng.random() < 0.2:  # a shadow in one lung
             at_x, at_y = rng.uniform(-0.7, 0.7) * self._half, rng.uniform(0.15, 0.8) * self._tall
             wide = rng.uniform(10, 40) * self._unit
             far = ((self._x - at_x) ** 2 + (self._y - at_y) ** 2) / wide**2
-            marks += rng.uniform(0.3, 1.1) * np.exp(-far) * (1 + 0.4 * smooth(rng, self._size, (4, 4)))
+            marks += rng.uniform(0.3, 1.1) * np.exp(-far) * (1 + 0.4 * self._canvas.texture(rng, 4))
         air -= marks * either * np.minimum(air, 1)
         wide = 8.5 * self._unit
         trachea = np.exp(-(((self._x - 3 * self._unit) / wide) ** 4)) / (
@@ -215,7 +215,8 @@ class ChestScene:
         )  # under the heart
         under = np.where(known, rows > floor, soft)
         wall = soft_step((0.99 * self._half - np.abs(self._x)) / (5 * self._unit))
-        return cast("Floats", (under * wall).astype(np.float32))
+        below: Floats = (under * wall).astype(np.float32)
+        return below
 
     def _bones(self, rng: np.random.Generator) -> Floats:
         """Ribs, clavicles, shoulder blades, heads of the arms."""
@@ -272,7 +273,8 @@ class ChestScene:
             (self._x - rng.uniform(0.45, 0.75) * self._half) / (rng.uniform(14, 34) * u),
             (self._y - top - rng.uniform(12, 26) * u) / (rng.uniform(7, 18) * u),
         )
-        return cast("Floats", (rng.uniform(0.6, 1.6) * soft_step((1 - far) * 8)).astype(np.float32))
+        gas: Floats = (rng.uniform(0.6, 1.6) * soft_step((1 - far) * 8)).astype(np.float32)
+        return gas
 
     # ------------------------------------------------------------ the picture
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_runtime.frames.phantom.canvas import Canvas, soft_step
 from edge_runtime.frames.phantom.lung_outline import closed_curve
-from edge_runtime.frames.phantom.ultrasound import Floats, smooth
+from edge_runtime.frames.phantom.ultrasound import Floats
 
 
 def abdomen(canvas: Canvas, rng: np.random.Generator, half: float, tall: float) -> Floats:
@@ -25,7 +25,7 @@ def abdomen(canvas: Canvas, rng: np.random.Generator, half: float, tall: float) 
     for _ in range(int(rng.integers(5, 14))):
         at_x, at_y = rng.normal(0, 0.45) * half, rng.uniform(0.0, 1.0) * tall
         far = np.hypot((canvas.x - at_x) / rng.uniform(8, 34), (canvas.y - at_y) / rng.uniform(8, 22))
-        gas += rng.uniform(0.3, 1.0) * soft_step((1 - far / u) * 6 + 0.8 * smooth(rng, canvas.size, (7, 7)))
+        gas += rng.uniform(0.3, 1.0) * soft_step((1 - far / u) * 6 + 0.8 * canvas.texture(rng, 7))
     dense -= gas
     wide = 19 * u
     disc = (0.5 + 0.5 * np.cos(2 * math.pi * canvas.y / (u * 34))) ** 4
@@ -36,8 +36,8 @@ def abdomen(canvas: Canvas, rng: np.random.Generator, half: float, tall: float) 
             [(0.18, 0.85), (0.45, 0.66), (0.85, 0.62), (0.9, 0.8), (0.62, 1.02), (0.5, 1.25), (0.2, 1.1)]
         )
         sheet |= 255 * canvas.inside(closed_curve(wing * (side * half, tall))).astype(np.uint8)
-    dense += 0.9 / 255 * cv2.GaussianBlur(sheet, (0, 0), 2.0) * (1 + 0.2 * smooth(rng, canvas.size, (6, 6)))
-    return cast("Floats", dense * (1 + 0.03 * smooth(rng, canvas.size, (14, 14))))
+    dense += 0.9 / 255 * cv2.GaussianBlur(sheet, (0, 0), 2.0) * (1 + 0.2 * canvas.texture(rng, 6))
+    return cast("Floats", dense * (1 + 0.03 * canvas.texture(rng, 14)))
 
 
 def limb(canvas: Canvas, rng: np.random.Generator, half: float, tall: float) -> Floats:
@@ -57,5 +57,5 @@ def limb(canvas: Canvas, rng: np.random.Generator, half: float, tall: float) -> 
             canvas.stroke(bone, joint + np.array([(-2.0 * u, 0.0), (2.0 * u, 0.0)]), thick * 1.35, 220)
     soft = cv2.GaussianBlur(flesh, (0, 0), 9 * u / canvas.pixel_mm).astype(np.float32) / 255
     bones = cv2.GaussianBlur(bone, (0, 0), 1.5).astype(np.float32) / 255
-    dense = 1.9 * soft + 2.2 * bones * (1 + 0.1 * smooth(rng, canvas.size, (5, 5)))
+    dense = 1.9 * soft + 2.2 * bones * (1 + 0.1 * canvas.texture(rng, 5))
     return cast("Floats", dense)

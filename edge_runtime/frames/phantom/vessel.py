@@ -309,4 +309,5 @@ class VesselScene:
 
 def _line(distance_mm: Floats, half_mm: float) -> Floats:
     """A soft line: 1 where `distance_mm` is 0, gone at twice `half_mm`."""
-    return cast("Floats", np.exp(-((distance_mm / half_mm) ** 2)))
+    line: Floats = np.exp(-((distance_mm / half_mm) ** 2))
+    return line
