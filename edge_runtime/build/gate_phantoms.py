@@ -24,7 +24,7 @@ _COARSEST_MM = 0.49  # per pixel: within the limits of the shipped model
 _ROOM = (0.78, 0.50, 0.62)  # of the picture's width or 1.3 heights, the head's long axis
 _NECK_SIZES = ((300, 316), (284, 300), (320, 300))
 _THINNEST_MM, _WIDEST_MM = 4.5, 9.0
-_CHEST_SIZES = ((308, 252), (252, 308), (280, 280))
+_CHEST_SIZES = ((294, 240), (240, 294), (266, 266))
 _NARROWEST_MM, _BROADEST_MM = 230.0, 320.0
 
 _PATTERNS = (
@@ -48,7 +48,7 @@ _NO_ARTERY = (
     *_PATTERNS,
 )
 _NO_CHEST = tuple(  # the patterns are ultrasound: a model of X-rays would withhold them for that alone
-    f"lungs?empty=1&seed={seed}&width=280&height=252" for seed in range(201, 209)
+    f"lungs?empty=1&seed={seed}&width=266&height=240" for seed in range(201, 209)
 )
 
 

@@ -56,7 +56,7 @@ class Canvas:
     def bone(self, sheet: NDArray[np.uint8], line: Points, thick_mm: float) -> None:
         """A bone along `line`: its rims brighter than its middle."""
         self.stroke(sheet, line, thick_mm, 255)
-        self.stroke(sheet, line, thick_mm * 0.62, 150)
+        self.stroke(sheet, line, thick_mm * 0.66, 135)
 
 
 def soft_step(value: Floats) -> Floats:

@@ -52,7 +52,7 @@ class ChestScene:
         """Frame `index`, (H, W) uint8 (turned, where the spec says so), and its lungs."""
         rng = np.random.default_rng((self.spec.seed, 4, index))
         noise = rng.standard_normal(self._size, dtype=np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
+        noise = cv2.GaussianBlur(noise, (0, 0), 0.5)
         noise *= self._noise
         noise += self._grey
         pixels = np.clip(noise, 0, 255).astype(np.uint8)
@@ -88,7 +88,7 @@ class ChestScene:
         body = self._body(rng)
         dense = 4.1 * body * rng.uniform(0.9, 1.1)
         below = self._below(lungs) * (body > 0)
-        dense += 1.5 * rng.uniform(0.8, 1.2) * cv2.GaussianBlur(below, (0, 0), 2.0)
+        dense += 1.5 * rng.uniform(0.8, 1.2) * cv2.GaussianBlur(below, (0, 0), 1.0)
         dense += self._mediastinum(rng)
         dense -= self._air(rng, masks)
         dense += self._bones(rng) * rng.uniform(0.9, 1.9) * np.minimum(4 * body, 1)
@@ -151,9 +151,13 @@ class ChestScene:
             depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[60:-60, 60:-60]
             share = np.minimum(depth * np.float32(self.spec.pixel_mm / (42 * self._unit)), 1)
             air += deep * (0.30 * (share > 0) + 0.70 * np.sqrt(1 - (1 - share) ** 2)) * mask
-        air = cv2.GaussianBlur(air, (0, 0), 0.8)
+        air = cv2.GaussianBlur(air, (0, 0), 0.6)
         either = (masks[0] | masks[1]).astype(np.float32)
-        marks = 0.10 * np.abs(self._canvas.texture(rng, 2.2)) + 0.10 * self._canvas.texture(rng, 9)
+        marks = (
+            0.08 * np.abs(self._canvas.texture(rng, 2.2))
+            + 0.10 * self._canvas.texture(rng, 1.0)
+            + 0.10 * self._canvas.texture(rng, 9)
+        )
         marks += 0.14 * self._canvas.texture(rng, 40) + self._vessels(rng)
         if rng.random() < 0.2:  # a shadow in one lung
             at_x, at_y = rng.uniform(-0.7, 0.7) * self._half, rng.uniform(0.15, 0.8) * self._tall
@@ -182,7 +186,7 @@ class ChestScene:
                     to = at + way / np.hypot(*way) * 13 * self._unit
                     self._canvas.stroke(sheet, np.array([at, to]), thick, int(45 + 22 * thick / self._unit))
                     at, thick = to, thick * 0.78
-        return cast("Floats", cv2.GaussianBlur(sheet, (0, 0), 1.1).astype(np.float32) * np.float32(0.0042))
+        return cast("Floats", cv2.GaussianBlur(sheet, (0, 0), 0.7).astype(np.float32) * np.float32(0.0046))
 
     def _mediastinum(self, rng: np.random.Generator) -> Floats:
         """Heart and great vessels between the lungs, and the spine behind them."""
@@ -226,7 +230,7 @@ class ChestScene:
         for side in (-1, 1):
             dense += self._ribs(side, pace, droop, thick)
             dense += self._shoulder(rng, side)
-        return cast("Floats", cv2.GaussianBlur(dense, (0, 0), 0.9 * self._unit / self.spec.pixel_mm))
+        return cast("Floats", cv2.GaussianBlur(dense, (0, 0), 0.4 * self._unit / self.spec.pixel_mm))
 
     def _ribs(self, side: int, pace: float, droop: float, thick: float) -> Floats:
         """Eleven ribs, the next `pace` lower, falling by `droop` to the side, and the front ends of eight."""
@@ -289,7 +293,7 @@ class ChestScene:
         level = (seen - low) / max(high - low, 0.5)
         level = np.clip(level * rng.uniform(0.95, 1.12), 0, 1.15) ** rng.uniform(0.85, 1.35)
         grey = 250 * level
-        noise = rng.uniform(1.2, 4.0) * np.exp(np.minimum(seen, 5.0) / 2) / 3.5
+        noise = rng.uniform(5.0, 7.5) * (0.4 + np.exp(np.minimum(seen, 5.0) / 2) / 6)
         frame = self._collimation(rng)
         self._mark(rng, grey)
         self._grey = (grey * frame).astype(np.float32)
@@ -308,9 +312,18 @@ class ChestScene:
         return field
 
     def _mark(self, rng: np.random.Generator, grey: Floats) -> None:
-        """The side marker on the patient's right, on most pictures; in place."""
-        if rng.random() < 0.7:
+        """The side marker on the patient's right and a label on the left, on most pictures; in place."""
+        if rng.random() < 0.9:
             at = (int(self._size[1] * rng.uniform(0.02, 0.08)), int(self._size[0] * rng.uniform(0.06, 0.14)))
             sheet = self._canvas.sheet()
-            cv2.putText(sheet, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.0016 * self._size[0], 250, 2, cv2.LINE_AA)
+            cv2.putText(sheet, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.0022 * self._size[0], 250, 2, cv2.LINE_AA)
             np.maximum(grey, sheet, out=grey)
+        if rng.random() < 0.9:
+            high = max(10, round(self._size[0] * rng.uniform(0.032, 0.046)))
+            wide, left = round(2.9 * high), round(self._size[1] * rng.uniform(0.84, 0.88))
+            top = round(self._size[0] * rng.uniform(0.02, 0.08))
+            label = np.full((high, wide), 250, np.uint8)
+            place = (high // 4, round(0.82 * high))
+            cv2.putText(label, "PA", place, cv2.FONT_HERSHEY_SIMPLEX, high / 26, 20, 1, cv2.LINE_AA)
+            part = grey[top : top + high, left : left + wide]
+            part[...] = label[:, : part.shape[1]]

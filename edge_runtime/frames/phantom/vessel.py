@@ -30,8 +30,8 @@ from edge_runtime.frames.phantom.ultrasound import (
     speckle,
 )
 
-_SAMPLES = 493  # along a beam
-_BEAMS_PER_SAMPLE = 0.652  # in a square picture: a probe has as many however large the picture is shown
+_SAMPLES = 600  # along a beam
+_BEAMS_PER_SAMPLE = 0.68  # in a square picture: a probe has as many however large the picture is shown
 _NOISE = 0.0007  # of the receiver, in the unit of echoes
 _BLOOD = 0.0007
 _BEATS_PER_S = 1.2  # 72 a minute
