@@ -127,7 +127,10 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
 )
 @model_option
 @click.option(
-    "--source", required=True, metavar="URI", help="dicom:PATH, video:FILE, folder:DIR or phantom:NAME?..."
+    "--source",
+    required=True,
+    metavar="URI",
+    help="dicom:PATH, video:FILE, folder:DIR or phantom:fetal_head?..., phantom:carotid?..., phantom:lungs?...",
 )
 @backend_option
 @precision_option

@@ -26,7 +26,7 @@ from edge_runtime.build.emulate import emulated
 from edge_runtime.build.gate import judge
 from edge_runtime.build.gate_frames import GateSet, gate_files, make_gate_set
 from edge_runtime.build.gate_page import page_html
-from edge_runtime.build.gate_phantoms import draw, head_recipes
+from edge_runtime.build.gate_phantoms import draw, recipes_for
 from edge_runtime.build.gate_report import GateReport
 from edge_runtime.build.graph import load_onnx, one_file, read_graph, refuse_reduced
 from edge_runtime.build.half import to_half
@@ -187,7 +187,7 @@ def _read_evidence(job: Job, trial: Trial, fp32: bytes) -> _Evidence:
         own = read_frames(pipeline, held)
         judge(own, own, spec, subject="the frames given", model=job.manifest.name).require()
         _require_structures(job, own)
-        recipes = head_recipes() if spec.phantoms else ()
+        recipes = recipes_for(job.manifest.anatomy) if spec.phantoms else ()
         drawn = tuple(map(draw, recipes))
         frames = _numbered((*held, *drawn))
         return _Evidence(

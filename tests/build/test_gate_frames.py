@@ -18,7 +18,7 @@ from edge_runtime.build.gate_frames import (
     load_gate_set,
     make_gate_set,
 )
-from edge_runtime.build.gate_phantoms import draw, head_recipes
+from edge_runtime.build.gate_phantoms import draw, recipes_for
 from edge_runtime.codes import Reason, SourceKind, SpacingSource, Status
 from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.phantom import parse_spec
@@ -210,7 +210,7 @@ def test_a_frame_without_a_spacing_stays_without_one(pipeline: Pipeline, tmp_pat
 
 
 def test_the_recipes_cover_the_range_and_none_comes_twice() -> None:
-    recipes = head_recipes()
+    recipes = recipes_for("fetal_head")
     specs = [parse_spec(recipe.removeprefix("phantom:").partition("#")[0]) for recipe in recipes]
     drawn = [spec for spec in specs if spec.pattern == "fetal_head" and not spec.empty]
     assert (len(recipes), len(set(recipes)), len(drawn)) == (48, 48, 40)
@@ -223,9 +223,27 @@ def test_the_recipes_cover_the_range_and_none_comes_twice() -> None:
     assert low < min(spacings) <= max(spacings) < high
 
 
+@pytest.mark.parametrize(("anatomy", "pattern"), [("vessel", "carotid"), ("lungs", "lungs")])
+def test_arteries_and_chests_have_recipes_too(anatomy: str, pattern: str) -> None:
+    recipes = recipes_for(anatomy)
+    specs = [parse_spec(recipe.removeprefix("phantom:").partition("#")[0]) for recipe in recipes]
+    assert (len(recipes), len(set(recipes))) == (48, 48)
+    assert all(spec.pattern == pattern and not spec.empty for spec in specs[:40])
+    assert all(spec.pattern != pattern or spec.empty for spec in specs[40:])
+    assert len({spec.pixel_mm for spec in specs[:40]}) >= 20
+    frame = draw(recipes[39])
+    assert frame.spacing is not None and frame.spacing.source is SpacingSource.PHANTOM
+    assert frame.origin.modality == ("DX" if anatomy == "lungs" else "US")
+
+
+def test_an_anatomy_that_is_not_drawn_has_no_recipes() -> None:
+    with pytest.raises(ConfigError, match="mask_only"):
+        recipes_for("mask_only")
+
+
 @pytest.mark.slow
 def test_every_recipe_gives_what_it_is_there_for(pipeline: Pipeline) -> None:
-    recipes = head_recipes()
+    recipes = recipes_for("fetal_head")
     made = make_gate_set([draw(recipe) for recipe in recipes], pipeline, recipes)
     for recipe, reading in zip(recipes[:40], made.reference[:40], strict=True):
         asked = parse_spec(recipe.removeprefix("phantom:").partition("#")[0]).hc_mm

@@ -142,6 +142,15 @@ def test_a_test_pattern_is_a_picture_without_truth(pattern: str) -> None:
         ("fetal_head?frames=0", "frames=0"),
         ("fetal_head?width=1", "width=1"),
         ("fetal_head?hc_mm=400&spacing_mm=0.1", "larger spacing_mm"),
+        ("fetal_head?rotate=90", "'rotate'"),
+        ("carotid?hc_mm=250", "'hc_mm'"),
+        ("carotid?lumen_mm=1", "lumen_mm=1"),
+        ("carotid?lumen_mm=18&spacing_mm=0.05", "larger spacing_mm"),
+        ("lungs?rotate=45", "rotate=45"),
+        ("lungs?clip=up", "clip=up"),
+        ("lungs?invert=2", "invert=2"),
+        ("lungs?chest_mm=400&spacing_mm=0.2", "larger spacing_mm"),
+        ("noise?width=0", "width=0"),
     ],
 )
 def test_a_wrong_parameter_is_named_in_one_line(text: str, named: str) -> None:

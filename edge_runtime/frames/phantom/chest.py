@@ -12,46 +12,19 @@ Chest coordinates: millimetres, x from the midline to the patient's left, y from
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.codes import MeasurementName
+from edge_runtime.frames.phantom.canvas import Canvas, Points, soft_step
+from edge_runtime.frames.phantom.lung_outline import closed_curve, lung_outlines, span
+from edge_runtime.frames.phantom.no_chest import abdomen, limb
 from edge_runtime.frames.phantom.spec import CHEST_HEIGHT, PhantomSpec
-from edge_runtime.frames.phantom.truth import LabelledTruth, inside_polygon, polygon_area
-from edge_runtime.frames.phantom.ultrasound import Floats, smooth
-
-Points = NDArray[Any]  # (n, 2) float64: x, y
-
-# Outlines in half chest widths to the side and chest heights down: up the outer side is last, the dome first.
-_OUTER = ((0.985, 0.86), (0.975, 0.72), (0.94, 0.55), (0.88, 0.37), (0.79, 0.20), (0.66, 0.075))
-_APEX = ((0.50, 0.012), (0.38, 0.015), (0.26, 0.06))
-_RIGHT_INNER = (
-    (0.175, 0.14),
-    (0.15, 0.25),
-    (0.15, 0.36),
-    (0.18, 0.47),
-    (0.235, 0.57),
-    (0.27, 0.67),
-    (0.265, 0.76),
-    (0.25, 0.83),
-)
-_RIGHT_DOME = ((0.32, 0.815), (0.46, 0.785), (0.62, 0.785), (0.78, 0.83), (0.90, 0.90), (0.97, 0.97))
-_LEFT_INNER = (
-    (0.17, 0.14),
-    (0.155, 0.21),
-    (0.205, 0.27),
-    (0.20, 0.34),
-    (0.20, 0.41),
-    (0.27, 0.50),
-    (0.37, 0.59),
-    (0.46, 0.69),
-    (0.52, 0.79),
-    (0.535, 0.86),
-)
-_LEFT_DOME = ((0.60, 0.845), (0.70, 0.845), (0.82, 0.885), (0.91, 0.94), (0.972, 1.0))
+from edge_runtime.frames.phantom.truth import LabelledTruth, polygon_area
+from edge_runtime.frames.phantom.ultrasound import Floats
 
 
 class ChestScene:
@@ -65,12 +38,12 @@ class ChestScene:
         self._tall = spec.chest_mm * CHEST_HEIGHT * rng.uniform(0.88, 1.02)
         self._unit = spec.chest_mm / 290.0  # a larger patient is drawn larger
         self._middle, self._top = self._place(rng)
-        y, x = np.mgrid[: spec.height, : spec.width].astype(np.float32)
-        self._x = (x - np.float32(self._middle)) * np.float32(spec.pixel_mm)
-        self._y = (y - np.float32(self._top)) * np.float32(spec.pixel_mm)
+        self._canvas = Canvas(self._size, spec.pixel_mm, (self._middle, self._top))
+        self._x, self._y = self._canvas.x, self._canvas.y
         self._truth: LabelledTruth | None = None
         if spec.empty:
-            dense = self._abdomen(rng) if rng.random() < 0.5 else self._limb(rng)
+            draw = abdomen if rng.random() < 0.5 else limb
+            dense = draw(self._canvas, rng, self._half, self._tall)
         else:
             dense = self._chest(rng)
         self._expose(rng, dense)
@@ -79,7 +52,7 @@ class ChestScene:
         """Frame `index`, (H, W) uint8 (turned, where the spec says so), and its lungs."""
         rng = np.random.default_rng((self.spec.seed, 4, index))
         noise = rng.standard_normal(self._size, dtype=np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
+        noise = cv2.GaussianBlur(noise, (0, 0), 0.5)
         noise *= self._noise
         noise += self._grey
         pixels = np.clip(noise, 0, 255).astype(np.uint8)
@@ -107,53 +80,25 @@ class ChestScene:
             top = self.spec.height - tall * (1 - cut * 0.8)
         return middle, top
 
-    def _outlines(self, rng: np.random.Generator) -> tuple[Points, Points]:
-        """The borders of the right and the left lung in chest coordinates, closed and smooth.
-
-        Scaled last so that the widest row, from the edge of one to that of the other, is the asked width.
-        """
-        outer = np.array(_OUTER) + rng.normal(0, 0.008, (len(_OUTER), 2))
-        top = rng.uniform(-0.05, 0.05)
-        lungs = []
-        for inner, dome in ((_RIGHT_INNER, _RIGHT_DOME), (_LEFT_INNER, _LEFT_DOME)):
-            medial, floor = np.array(inner), np.array(dome)
-            heart = rng.uniform(0.85, 1.25)
-            medial[:, 0] = 0.15 + (medial[:, 0] - 0.15) * heart + rng.normal(0, 0.008, len(medial))
-            lift = rng.uniform(-0.05, 0.04)
-            reach = np.clip((0.985 - floor[:, 0]) / 0.4, 0, 1)
-            floor[:, 1] += lift * reach + rng.normal(0, 0.004, len(floor))
-            floor[:, 0] = np.maximum(floor[:, 0], medial[-1, 0] + 0.02)
-            medial[-3:, 1] += lift * np.array([0.3, 0.6, 1.0])
-            apex = np.array(_APEX) + np.array([top, 0.0]) * rng.uniform(0.5, 1.0)
-            ring = np.vstack((apex, medial, floor, outer + rng.normal(0, 0.004, outer.shape)))
-            lungs.append(_closed_curve(ring))
-        right, left = lungs
-        right[:, 0] *= -1
-        width = _row_extent(right, left)
-        for lung in (right, left):
-            lung[:, 0] *= self.spec.chest_mm / width
-            lung[:, 1] *= self._tall
-        return right, left
-
     def _chest(self, rng: np.random.Generator) -> Floats:
         """The map of attenuation of a chest; sets the truth."""
-        lungs = self._outlines(rng)
-        masks = [self._inside(lung) for lung in lungs]
+        lungs = lung_outlines(rng, self.spec.chest_mm, self._tall)
+        masks = [self._canvas.inside(lung) for lung in lungs]
         self._truth = self._known(lungs, masks)
-        body = self._body(rng, lungs)
+        body = self._body(rng)
         dense = 4.1 * body * rng.uniform(0.9, 1.1)
         below = self._below(lungs) * (body > 0)
-        dense += 1.5 * rng.uniform(0.8, 1.2) * cv2.GaussianBlur(below, (0, 0), 2.0)
-        dense += self._mediastinum(rng, lungs)
+        dense += 1.5 * rng.uniform(0.8, 1.2) * cv2.GaussianBlur(below, (0, 0), 1.0)
+        dense += self._mediastinum(rng)
         dense -= self._air(rng, masks)
-        dense += self._bones(rng, lungs) * rng.uniform(0.9, 1.9)
+        dense += self._bones(rng) * rng.uniform(0.9, 1.9) * np.minimum(4 * body, 1)
         if rng.random() < 0.6:
             dense -= self._stomach(rng, lungs[1]) * below
-        return dense * (1 + 0.02 * smooth(rng, self._size, (22, 22)) * (body > 0.02))
+        return dense * (1 + 0.02 * self._canvas.texture(rng, 22) * (body > 0.02))
 
     def _known(self, lungs: tuple[Points, Points], masks: list[NDArray[np.bool_]]) -> LabelledTruth:
         right, left = (polygon_area(lung) / 100 for lung in lungs)
-        labels = np.zeros(self._size, np.uint8)
+        labels = self._canvas.sheet()
         labels[masks[0]], labels[masks[1]] = 1, 2
         name = MeasurementName
         values = {
@@ -165,7 +110,7 @@ class ChestScene:
         turned = np.ascontiguousarray(np.rot90(labels, -(self.spec.rotate // 90)))
         return LabelledTruth(turned, values if self.spec.clip == "none" else {})
 
-    def _body(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _body(self, rng: np.random.Generator) -> Floats:
         """Thickness of the trunk, neck, shoulders and arms, 0 outside and about 1 in the middle."""
         u, half, tall = self._unit, self._half, self._tall
         wall = half + u * rng.uniform(10, 28)
@@ -189,7 +134,7 @@ class ChestScene:
             ]
         )
         outline = np.vstack((side, (side * (-1, 1))[::-1]))
-        mask = self._inside(outline).astype(np.uint8)
+        mask = self._canvas.inside(outline).astype(np.uint8)
         padded = cv2.copyMakeBorder(mask, 1, 90, 90, 90, cv2.BORDER_REPLICATE)
         depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1 : 1 + self._size[0], 90 : 90 + self._size[1]]
         share = np.minimum(depth * np.float32(self.spec.pixel_mm / (75 * u)), 1)
@@ -206,15 +151,19 @@ class ChestScene:
             depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[60:-60, 60:-60]
             share = np.minimum(depth * np.float32(self.spec.pixel_mm / (42 * self._unit)), 1)
             air += deep * (0.30 * (share > 0) + 0.70 * np.sqrt(1 - (1 - share) ** 2)) * mask
-        air = cv2.GaussianBlur(air, (0, 0), 0.8)
+        air = cv2.GaussianBlur(air, (0, 0), 0.6)
         either = (masks[0] | masks[1]).astype(np.float32)
-        marks = 0.10 * np.abs(smooth(rng, self._size, (2.2, 2.2))) + 0.10 * smooth(rng, self._size, (9, 9))
-        marks += 0.14 * smooth(rng, self._size, (40, 40)) + self._vessels(rng)
+        marks = (
+            0.08 * np.abs(self._canvas.texture(rng, 2.2))
+            + 0.10 * self._canvas.texture(rng, 1.0)
+            + 0.10 * self._canvas.texture(rng, 9)
+        )
+        marks += 0.14 * self._canvas.texture(rng, 40) + self._vessels(rng)
         if rng.random() < 0.2:  # a shadow in one lung
             at_x, at_y = rng.uniform(-0.7, 0.7) * self._half, rng.uniform(0.15, 0.8) * self._tall
             wide = rng.uniform(10, 40) * self._unit
             far = ((self._x - at_x) ** 2 + (self._y - at_y) ** 2) / wide**2
-            marks += rng.uniform(0.3, 1.1) * np.exp(-far) * (1 + 0.4 * smooth(rng, self._size, (4, 4)))
+            marks += rng.uniform(0.3, 1.1) * np.exp(-far) * (1 + 0.4 * self._canvas.texture(rng, 4))
         air -= marks * either * np.minimum(air, 1)
         wide = 8.5 * self._unit
         trachea = np.exp(-(((self._x - 3 * self._unit) / wide) ** 4)) / (
@@ -224,7 +173,7 @@ class ChestScene:
 
     def _vessels(self, rng: np.random.Generator) -> Floats:
         """Hila and the branching vessels that leave them, brightest near the midline."""
-        sheet = np.zeros(self._size, np.uint8)
+        sheet = self._canvas.sheet()
         for side in (-1, 1):
             for _ in range(26):
                 at = np.array([side * 0.20 * self._half, (0.42 + rng.normal(0, 0.035)) * self._tall])
@@ -235,17 +184,17 @@ class ChestScene:
                     bend = rng.normal(0, 0.28)
                     way = np.array([way[0] - bend * way[1], way[1] + bend * way[0]])
                     to = at + way / np.hypot(*way) * 13 * self._unit
-                    self._stroke(sheet, np.array([at, to]), thick, int(45 + 22 * thick / self._unit))
+                    self._canvas.stroke(sheet, np.array([at, to]), thick, int(45 + 22 * thick / self._unit))
                     at, thick = to, thick * 0.78
-        return cast("Floats", cv2.GaussianBlur(sheet, (0, 0), 1.1).astype(np.float32) * np.float32(0.0042))
+        return cast("Floats", cv2.GaussianBlur(sheet, (0, 0), 0.7).astype(np.float32) * np.float32(0.0046))
 
-    def _mediastinum(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _mediastinum(self, rng: np.random.Generator) -> Floats:
         """Heart and great vessels between the lungs, and the spine behind them."""
         u, half, tall = self._unit, self._half, self._tall
         x, y = self._x, self._y
         heart = np.hypot((x - 0.14 * half) / (0.42 * half), (y - 0.66 * tall) / (0.27 * tall))
-        dense = 0.75 * np.sqrt(np.clip(1 - heart**2, 0, 1))
-        dense += 0.45 * np.exp(-(((x - 3 * u) / (0.22 * half)) ** 4)) * _step(y / (0.25 * tall) + 0.3)
+        dense = rng.uniform(0.7, 1.3) * np.sqrt(np.clip(1 - heart**2, 0, 1))
+        dense += 0.45 * np.exp(-(((x - 3 * u) / (0.22 * half)) ** 4)) * soft_step(y / (0.25 * tall) + 0.3)
         dense = cv2.GaussianBlur(dense.astype(np.float32), (0, 0), 4 * u / self.spec.pixel_mm)
         bend = 4 * u * np.sin(y / (0.5 * tall) + rng.uniform(0, 6))
         wide = u * (15 + 6 * np.clip(y / tall, -0.5, 1.3))
@@ -260,61 +209,66 @@ class ChestScene:
         columns = np.arange(self._size[1])
         floor = np.full(self._size[1], -np.inf)
         for lung in lungs:
-            pixels = lung / self.spec.pixel_mm + (self._middle, self._top)
-            floor = np.maximum(floor, _span(pixels[:, ::-1], columns)[1])
+            pixels = self._canvas.pixels_of(lung)
+            floor = np.maximum(floor, span(pixels[:, ::-1], columns)[1])
         known = floor > self._top + 0.74 * self._tall / self.spec.pixel_mm  # not the border of the heart
         floor = np.interp(columns, columns[known], floor[known])
         rows = np.arange(self._size[0])[:, None]
-        wall = _step((0.99 * self._half - np.abs(self._x)) / (5 * self._unit))
-        return cast("Floats", ((rows > floor[None, :]) * wall).astype(np.float32))
+        soft = soft_step(
+            (rows - floor - 6) * np.float32(self.spec.pixel_mm / (11 * self._unit))
+        )  # under the heart
+        under = np.where(known, rows > floor, soft)
+        wall = soft_step((0.99 * self._half - np.abs(self._x)) / (5 * self._unit))
+        below: Floats = (under * wall).astype(np.float32)
+        return below
 
-    def _bones(self, rng: np.random.Generator, lungs: tuple[Points, Points]) -> Floats:
+    def _bones(self, rng: np.random.Generator) -> Floats:
         """Ribs, clavicles, shoulder blades, heads of the arms."""
-        u, half, tall = self._unit, self._half, self._tall
         dense = np.zeros(self._size, np.float32)
-        pace, droop = tall * rng.uniform(0.082, 0.094), rng.uniform(0.06, 0.14) * tall
-        turn = np.linspace(0, 1, 22)
-        thick = rng.uniform(8.0, 11.0) * u
+        pace, droop = self._tall * rng.uniform(0.082, 0.094), rng.uniform(0.10, 0.22) * self._tall
+        thick = rng.uniform(8.0, 11.0) * self._unit
         for side in (-1, 1):
-            posterior = np.zeros(self._size, np.uint8)
-            anterior = np.zeros(self._size, np.uint8)
-            for number in range(11):
-                start = -0.045 * tall + number * pace
-                reach = half * min(1.02, 0.52 + 0.19 * number**0.75)
-                x = side * (0.07 * half + (reach - 0.07 * half) * np.sin(turn * math.pi / 2) ** 0.9)
-                y = (
-                    start
-                    - 0.055 * tall * np.sin(turn * math.pi * 0.55)
-                    + droop * turn**2.2 * (0.6 + 0.07 * number)
-                )
-                self._rib(posterior, np.column_stack((x, y)), thick)
-                if number < 8:
-                    inner = half * (0.30 + 0.035 * number)
-                    x = side * (reach - (reach - inner) * turn)
-                    y = y[-1] + 0.20 * tall * np.sin(turn * math.pi / 2) * (0.75 + 0.03 * number)
-                    self._rib(anterior, np.column_stack((x, y)), thick * 1.1)
-            dense += posterior.astype(np.float32) * np.float32(0.34 / 255)
-            dense += anterior.astype(np.float32) * np.float32(0.19 / 255)
-            other = np.zeros(self._size, np.uint8)
-            rise = rng.uniform(-0.08, 0.05) * tall
-            x = side * np.linspace(0.11 * half, 1.12 * half, 22)
-            y = 0.13 * tall + rise * turn + 0.03 * tall * np.sin(2 * math.pi * turn)
-            self._rib(other, np.column_stack((x, y)), 12 * u)
-            head = np.array([side * 1.28 * half, 0.13 * tall + rise])
-            self._stroke(other, np.array([head, head + (side * 14 * u, 0.0)]), 46 * u, 190)
-            self._stroke(
-                other, np.array([head + (side * 12 * u, 0), head + (side * 26 * u, tall)]), 24 * u, 170
-            )
-            dense += other.astype(np.float32) * np.float32(0.55 / 255)
-            blade = np.array([(1.15, 0.10), (0.86, 0.16), (0.93, 0.34), (1.05, 0.52), (1.14, 0.34)])
-            blade = (blade + (rng.uniform(-0.02, 0.14), rng.uniform(-0.03, 0.03))) * (side * half, tall)
-            dense += 0.16 * self._inside(_closed_curve(blade)).astype(np.float32)
-        return cast("Floats", cv2.GaussianBlur(dense, (0, 0), 0.9 * u / self.spec.pixel_mm))
+            dense += self._ribs(side, pace, droop, thick)
+            dense += self._shoulder(rng, side)
+        return cast("Floats", cv2.GaussianBlur(dense, (0, 0), 0.4 * self._unit / self.spec.pixel_mm))
 
-    def _rib(self, sheet: NDArray[np.uint8], line: Points, thick_mm: float) -> None:
-        """A bone along `line`: its rims brighter than its middle."""
-        self._stroke(sheet, line, thick_mm, 255)
-        self._stroke(sheet, line, thick_mm * 0.62, 150)
+    def _ribs(self, side: int, pace: float, droop: float, thick: float) -> Floats:
+        """Eleven ribs, the next `pace` lower, falling by `droop` to the side, and the front ends of eight."""
+        half, tall = self._half, self._tall
+        posterior, anterior = self._canvas.sheet(), self._canvas.sheet()
+        turn = np.linspace(0, 1, 22)
+        for number in range(11):
+            reach = half * min(1.02, 0.52 + 0.19 * number**0.75)
+            x = side * (0.07 * half + (reach - 0.07 * half) * np.sin(turn * math.pi / 2) ** 0.9)
+            rise = 0.055 * tall * np.sin(turn * math.pi * 0.55)
+            y = number * pace - 0.045 * tall - rise + droop * turn**2.2 * (0.6 + 0.07 * number)
+            self._canvas.bone(posterior, np.column_stack((x, y)), thick)
+            if number < 8:
+                inner = half * (0.30 + 0.035 * number)
+                x = side * (reach - (reach - inner) * turn)
+                y = y[-1] + 0.20 * tall * np.sin(turn * math.pi / 2) * (0.75 + 0.03 * number)
+                self._canvas.bone(anterior, np.column_stack((x, y)), thick * 1.1)
+        dense = posterior * np.float32(0.34 / 255) + anterior * np.float32(0.19 / 255)
+        return cast("Floats", dense.astype(np.float32))
+
+    def _shoulder(self, rng: np.random.Generator, side: int) -> Floats:
+        """Clavicle, shoulder blade and upper arm."""
+        u, half, tall = self._unit, self._half, self._tall
+        sheet, along = self._canvas.sheet(), np.linspace(0, 1, 22)
+        rise = rng.uniform(-0.08, 0.05) * tall
+        x = side * np.linspace(0.11 * half, 1.12 * half, 22)
+        y = 0.13 * tall + rise * along + 0.03 * tall * np.sin(2 * math.pi * along)
+        self._canvas.bone(sheet, np.column_stack((x, y)), 12 * u)
+        head = np.array([side * 1.28 * half, 0.13 * tall + rise])
+        ball = np.vstack((head, head)) + np.array([(0.0, 0.0), (side * 14 * u, 0.0)])
+        shaft = np.vstack((head, head)) + np.array([(side * 12 * u, 0.0), (side * 42 * u, tall)])
+        self._canvas.stroke(sheet, ball, 46 * u, 190)
+        self._canvas.stroke(sheet, shaft, 24 * u, 170)
+        blade = np.array([(1.15, 0.10), (0.86, 0.16), (0.93, 0.34), (1.05, 0.52), (1.14, 0.34)])
+        blade += np.array([rng.uniform(-0.02, 0.14), rng.uniform(-0.03, 0.03)])
+        blade *= (side * half, tall)
+        flat = self._canvas.inside(closed_curve(blade))
+        return cast("Floats", sheet * np.float32(0.55 / 255) + flat * np.float32(0.16))
 
     def _stomach(self, rng: np.random.Generator, left: Points) -> Floats:
         u = self._unit
@@ -323,54 +277,8 @@ class ChestScene:
             (self._x - rng.uniform(0.45, 0.75) * self._half) / (rng.uniform(14, 34) * u),
             (self._y - top - rng.uniform(12, 26) * u) / (rng.uniform(7, 18) * u),
         )
-        return cast("Floats", (rng.uniform(0.6, 1.6) * _step((1 - far) * 8)).astype(np.float32))
-
-    # ------------------------------------------------------------ no chest
-
-    def _abdomen(self, rng: np.random.Generator) -> Floats:
-        """Belly with gas, spine and hip bones."""
-        u, half, tall = self._unit, self._half, self._tall
-        share = np.clip(1 - (self._x / (half * rng.uniform(1.0, 1.3))) ** 2, 0, 1)
-        dense = 5.2 * np.sqrt(share)
-        gas = np.zeros(self._size, np.float32)
-        for _ in range(int(rng.integers(5, 14))):
-            at_x, at_y = rng.normal(0, 0.45) * half, rng.uniform(0.0, 1.0) * tall
-            far = np.hypot((self._x - at_x) / rng.uniform(8, 34), (self._y - at_y) / rng.uniform(8, 22))
-            gas += rng.uniform(0.3, 1.0) * _step((1 - far / u) * 6 + 0.8 * smooth(rng, self._size, (7, 7)))
-        dense -= gas
-        wide = 19 * u
-        disc = (0.5 + 0.5 * np.cos(2 * math.pi * self._y / (u * 34))) ** 4
-        dense += 1.0 * np.exp(-((self._x / wide) ** 6)) * (1 - 0.35 * disc)
-        sheet = np.zeros(self._size, np.uint8)
-        for side in (-1, 1):
-            wing = np.array(
-                [(0.18, 0.85), (0.45, 0.66), (0.85, 0.62), (0.9, 0.8), (0.62, 1.02), (0.5, 1.25), (0.2, 1.1)]
-            )
-            sheet |= 255 * self._inside(_closed_curve(wing * (side * half, tall))).astype(np.uint8)
-        dense += (
-            0.9 / 255 * cv2.GaussianBlur(sheet, (0, 0), 2.0) * (1 + 0.2 * smooth(rng, self._size, (6, 6)))
-        )
-        return cast("Floats", dense * (1 + 0.03 * smooth(rng, self._size, (14, 14))))
-
-    def _limb(self, rng: np.random.Generator) -> Floats:
-        """Two long bones, or the five rays of a hand, in their soft tissue."""
-        u, half, tall = self._unit, self._half, self._tall
-        count = 2 if rng.random() < 0.5 else 5
-        lean = rng.uniform(-0.15, 0.15)
-        flesh, bone = np.zeros(self._size, np.uint8), np.zeros(self._size, np.uint8)
-        for number in range(count):
-            at = (number - (count - 1) / 2) * (0.55 if count == 2 else 0.42) * half
-            spread = (lean + (0.0 if count == 2 else 0.16 * (number - 2))) * half
-            line = np.array([(at * 0.55, 1.3 * tall), (at, 0.5 * tall), (at + spread, -0.2 * tall)])
-            thick = (30 if count == 2 else 17) * u * rng.uniform(0.8, 1.2)
-            self._stroke(flesh, line, thick * (3.4 if count == 2 else 2.2), 255)
-            self._rib(bone, line, thick)
-            for joint in line[1:] if count == 5 else line[:0]:
-                self._stroke(bone, joint + np.array([(-2.0 * u, 0.0), (2.0 * u, 0.0)]), thick * 1.35, 220)
-        soft = cv2.GaussianBlur(flesh, (0, 0), 9 * u / self.spec.pixel_mm).astype(np.float32) / 255
-        bones = cv2.GaussianBlur(bone, (0, 0), 1.5).astype(np.float32) / 255
-        dense = 1.9 * soft + 2.2 * bones * (1 + 0.1 * smooth(rng, self._size, (5, 5)))
-        return cast("Floats", dense)
+        gas: Floats = (rng.uniform(0.6, 1.6) * soft_step((1 - far) * 8)).astype(np.float32)
+        return gas
 
     # ------------------------------------------------------------ the picture
 
@@ -385,7 +293,7 @@ class ChestScene:
         level = (seen - low) / max(high - low, 0.5)
         level = np.clip(level * rng.uniform(0.95, 1.12), 0, 1.15) ** rng.uniform(0.85, 1.35)
         grey = 250 * level
-        noise = rng.uniform(1.2, 4.0) * np.exp(np.minimum(seen, 5.0) / 2) / 3.5
+        noise = rng.uniform(5.0, 7.5) * (0.4 + np.exp(np.minimum(seen, 5.0) / 2) / 6)
         frame = self._collimation(rng)
         self._mark(rng, grey)
         self._grey = (grey * frame).astype(np.float32)
@@ -404,52 +312,18 @@ class ChestScene:
         return field
 
     def _mark(self, rng: np.random.Generator, grey: Floats) -> None:
-        """The side marker on the patient's right, on most pictures; in place."""
-        if rng.random() < 0.7:
+        """The side marker on the patient's right and a label on the left, on most pictures; in place."""
+        if rng.random() < 0.9:
             at = (int(self._size[1] * rng.uniform(0.02, 0.08)), int(self._size[0] * rng.uniform(0.06, 0.14)))
-            sheet = np.zeros(self._size, np.uint8)
-            cv2.putText(sheet, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.0016 * self._size[0], 250, 2, cv2.LINE_AA)
+            sheet = self._canvas.sheet()
+            cv2.putText(sheet, "R", at, cv2.FONT_HERSHEY_SIMPLEX, 0.0022 * self._size[0], 250, 2, cv2.LINE_AA)
             np.maximum(grey, sheet, out=grey)
-
-    def _inside(self, outline: Points) -> NDArray[np.bool_]:
-        """(H, W): the pixels whose centre lies in `outline`, given in chest coordinates."""
-        return inside_polygon(outline / self.spec.pixel_mm + (self._middle, self._top), self._size)
-
-    def _stroke(self, sheet: NDArray[np.uint8], line: Points, thick_mm: float, value: int) -> None:
-        """Draws `line`, in chest coordinates, into `sheet`, in place."""
-        pixels = (line / self.spec.pixel_mm + (self._middle, self._top)) * 16
-        points = np.clip(pixels, -(2**17), 2**17).round().astype(np.int32).reshape(-1, 1, 2)
-        thick = max(1, round(thick_mm / self.spec.pixel_mm))
-        cv2.polylines(sheet, [points], False, value, thick, cv2.LINE_AA, 4)
-
-
-def _closed_curve(ring: Points, steps: int = 10) -> Points:
-    """A smooth closed curve through the points of `ring` (Catmull-Rom), `steps` points to each."""
-    before, after, next_after = np.roll(ring, 1, 0), np.roll(ring, -1, 0), np.roll(ring, -2, 0)
-    t = (np.arange(steps) / steps)[None, :, None]
-    p0, p1, p2, p3 = (points[:, None, :] for points in (before, ring, after, next_after))
-    curve = 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
-    return cast("Points", curve.reshape(-1, 2))
-
-
-def _span(outline: Points, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Where each row, a y, first and last meets the closed `outline`: two x, inf and -inf where it does not."""
-    x0, y0 = outline[:, 0], outline[:, 1]
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    at = rows[:, None]
-    met = (y0 <= at) != (y1 <= at)
-    cross = x0 + (at - y0) * (x1 - x0) / np.where(y1 == y0, 1, y1 - y0)
-    return np.where(met, cross, np.inf).min(axis=1), np.where(met, cross, -np.inf).max(axis=1)
-
-
-def _row_extent(right: Points, left: Points) -> float:
-    """The largest distance along a row from the outer edge of one lung to that of the other."""
-    rows = np.linspace(right[:, 1].min(), right[:, 1].max(), 1001)[1:-1]
-    return float((_span(left, rows)[1] - _span(right, rows)[0]).max())
-
-
-def _step(value: Floats) -> Floats:
-    """A soft step from 0 to 1 about 0."""
-    return cast("Floats", 1 / (1 + np.exp(-np.clip(value, -40, 40))))
+        if rng.random() < 0.9:
+            high = max(10, round(self._size[0] * rng.uniform(0.032, 0.046)))
+            wide, left = round(2.9 * high), round(self._size[1] * rng.uniform(0.84, 0.88))
+            top = round(self._size[0] * rng.uniform(0.02, 0.08))
+            label = np.full((high, wide), 250, np.uint8)
+            place = (high // 4, round(0.82 * high))
+            cv2.putText(label, "PA", place, cv2.FONT_HERSHEY_SIMPLEX, high / 26, 20, 1, cv2.LINE_AA)
+            part = grey[top : top + high, left : left + wide]
+            part[...] = label[:, : part.shape[1]]

@@ -141,7 +141,7 @@ class PhantomSpec:
 def parse_spec(text: str) -> PhantomSpec:
     """Reads `fetal_head?hc_mm=250&seed=1`. Raises ConfigError naming what is unknown or out of range."""
     pattern, _, query = text.partition("?")
-    known = (*_PATTERNS[pattern].own, *_COMMON) if pattern in _PATTERNS else tuple((*_RANGES, *_CHOICES))
+    known = (*_PATTERNS[pattern].own, *_COMMON) if pattern in _PATTERNS else (*_RANGES, *_CHOICES)
     types = {field.name: field.type for field in fields(PhantomSpec)}
     values: dict[str, Any] = {}
     for name, raw in parse_qsl(query, keep_blank_values=True):

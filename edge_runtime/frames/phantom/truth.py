@@ -60,7 +60,8 @@ class LabelledTruth:
         """A copy of the labels. Raises ValueError for another size than the picture's."""
         if tuple(size_hw) != self.labels.shape:
             raise ValueError(f"mask: want the picture's size {self.labels.shape}, got {tuple(size_hw)}")
-        return self.labels.copy()
+        copied: NDArray[np.uint8] = self.labels.copy()
+        return copied
 
 
 def semi_axes(circumference: float, cephalic_index: float) -> tuple[float, float]:

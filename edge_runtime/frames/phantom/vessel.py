@@ -30,8 +30,8 @@ from edge_runtime.frames.phantom.ultrasound import (
     speckle,
 )
 
-_ROW_PX = 1.5  # depth samples are this many image pixels apart
-_BEAM_PX = 2.3
+_SAMPLES = 600  # along a beam
+_BEAMS_PER_SAMPLE = 0.68  # in a square picture: a probe has as many however large the picture is shown
 _NOISE = 0.0007  # of the receiver, in the unit of echoes
 _BLOOD = 0.0007
 _BEATS_PER_S = 1.2  # 72 a minute
@@ -44,7 +44,7 @@ class VesselScene:
     def __init__(self, spec: PhantomSpec) -> None:
         self.spec = spec
         rng = np.random.default_rng((spec.seed, 2))
-        self._size = (int(spec.height / _ROW_PX), int(spec.width / _BEAM_PX))
+        self._size = (_SAMPLES, round(_SAMPLES * _BEAMS_PER_SAMPLE * spec.width / spec.height))
         self._step_mm = (
             spec.height * spec.pixel_mm / self._size[0],
             spec.width * spec.pixel_mm / self._size[1],
@@ -58,7 +58,7 @@ class VesselScene:
         self._noise = speckle(rng, (self._size[0] + NOISE_PAD, self._size[1] + NOISE_PAD), 0.8, 0.8)
         self._tissue = self._neck(rng)
         self._blood = speckle(rng, self._size, 0.8, 1.0) * np.float32(_BLOOD * rng.uniform(0.5, 2.2))
-        self._rough = np.exp(0.35 * smooth(rng, self._size, (4, 9))).astype(np.float32)
+        self._rough = np.exp(0.6 * smooth(rng, self._size, (2.5, 6))).astype(np.float32)
         self._gain = self._depth_gain(rng)
 
     @property
@@ -101,8 +101,10 @@ class VesselScene:
         echo = point_spread(echo)
         add_noise(echo, self._noise, index, _NOISE)
         grey = detect(echo, self._gain, darkest=0)
-        pixels = cv2.resize(grey, (self.spec.width, self.spec.height), interpolation=cv2.INTER_LINEAR)
-        pixels[: max(2, round(0.25 / self.spec.pixel_mm))] = self._face
+        shrinks = self.spec.height < _SAMPLES
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels = cv2.resize(grey, (self.spec.width, self.spec.height), interpolation=way)
+        pixels[: max(1, round(0.25 / self.spec.pixel_mm))] = self._face
         return cast("NDArray[np.uint8]", pixels), lumen
 
     def _pose(self, rng: np.random.Generator) -> None:
@@ -115,6 +117,8 @@ class VesselScene:
         self._rate = 2 * math.pi / rng.uniform(3.0, 7.0, 2)  # rad/s
         self._face = int(rng.uniform(110, 200))
         self._wall = rng.uniform(0.35, 1.1)
+        self._gap = rng.uniform(0.0, 0.6)  # how dark the media is between the wall's two lines
+        self._behind = rng.uniform(1.8, 5.5)  # how much brighter the tissue behind the blood is
 
     def _drift(self, index: int) -> tuple[float, float]:
         time_s = index / self.spec.fps
@@ -128,7 +132,7 @@ class VesselScene:
         share = self._z[:, 0] / self._depth_mm
         sliders = np.interp(share, np.linspace(0, 1, 7), rng.uniform(-3.0, 3.0, 7))
         reach = rng.uniform(0.50, 0.80)
-        decibel = sliders - 34.0 * np.clip((share - reach) / 0.45, 0, 1.5) ** 1.3 + rng.uniform(-5.0, 4.0)
+        decibel = sliders - 34.0 * np.clip((share - reach) / 0.45, 0, 1.5) ** 1.3 + rng.uniform(-8.0, 2.0)
         beams = np.interp(
             np.arange(self._size[1]), np.linspace(0, self._size[1] - 1, 9), rng.uniform(-4, 1, 9)
         )
@@ -175,7 +179,7 @@ class VesselScene:
     ) -> tuple[Floats, Floats]:
         """Thyroid and trachea on one side, a vein on the other, the sheath, vertebra: amplitude, surfaces."""
         size, scale = self._size, self._scale
-        radius, away = self.spec.lumen_mm / 2, self._side * self._x
+        radius = self.spec.lumen_mm / 2
         x0, z0 = self._at
         if rng.random() < 0.7:
             at = self._side * x0 + radius + scale * rng.uniform(4.5, 8.0)
@@ -186,12 +190,7 @@ class VesselScene:
             if rng.random() < 0.75:
                 wind = at + scale * rng.uniform(7.0, 10.0)
                 amplitude, surface = self._air(rng, amplitude, surface, wind, z)
-        for _ in range(int(rng.integers(2, 7))):  # fragments of fascia
-            tilt, where = rng.uniform(-0.35, 0.35), rng.uniform(-18, 18) * scale
-            level = self._depth_mm * rng.uniform(0.35, 0.75)
-            strip = _line(z - level - tilt * (self._x - where), 0.16)
-            strip = strip * np.exp(-(((self._x - where) / (scale * rng.uniform(1.5, 5.0))) ** 2))
-            surface = surface + rng.uniform(0.02, 0.10) * strip
+        surface = surface + self._fragments(rng, z)
         if not self.spec.empty:
             ring = np.hypot(self._x - x0, self._z - z0) / radius
             sheath = np.exp(
@@ -202,10 +201,29 @@ class VesselScene:
         if rng.random() < 0.75 or self.spec.empty:
             amplitude, surface = self._vein(rng, amplitude, surface)
         if rng.random() < 0.5:
-            level = self._depth_mm * rng.uniform(0.66, 0.8)
-            arc = level + 0.03 * (away - rng.uniform(-6, 6) * scale) ** 2 / scale
-            surface = surface + 0.35 * _line(z - arc, 0.22) * (arc - level < 2.2 * scale)
-            amplitude = amplitude * np.where((z > arc) & (arc - level < 2.2 * scale), 0.15, 1.0)
+            amplitude, surface = self._vertebra(rng, amplitude, surface, z)
+        return amplitude, surface
+
+    def _fragments(self, rng: np.random.Generator, z: Floats) -> Floats:
+        """Echoes of short pieces of fascia."""
+        found = np.zeros(self._size, np.float32)
+        for _ in range(int(rng.integers(2, 7))):
+            tilt, where = rng.uniform(-0.35, 0.35), rng.uniform(-18, 18) * self._scale
+            level = self._depth_mm * rng.uniform(0.35, 0.75)
+            strip = _line(z - level - tilt * (self._x - where), 0.16)
+            strip = strip * np.exp(-(((self._x - where) / (self._scale * rng.uniform(1.5, 5.0))) ** 2))
+            found += rng.uniform(0.02, 0.10) * strip
+        return found
+
+    def _vertebra(
+        self, rng: np.random.Generator, amplitude: Floats, surface: Floats, z: Floats
+    ) -> tuple[Floats, Floats]:
+        """A process of the spine: a bright arc and its shadow."""
+        level = self._depth_mm * rng.uniform(0.66, 0.8)
+        arc = level + 0.03 * (self._side * self._x - rng.uniform(-6, 6) * self._scale) ** 2 / self._scale
+        bone = 0.30 * _line(z - arc, 0.25) * np.exp(0.8 * smooth(rng, self._size, (4, 10)) - 0.3)
+        surface = surface + bone * (arc - level < 2.2 * self._scale)
+        amplitude = amplitude * np.where((z > arc) & (arc - level < 2.2 * self._scale), 0.15, 1.0)
         return amplitude, surface
 
     def _air(
@@ -277,10 +295,10 @@ class VesselScene:
             -np.clip(dz - b, 0, 60) / np.float32(4.5 * self._scale)
         )
         rim = np.exp(-(((np.abs(dx) - a) / (0.16 * a)) ** 2)).astype(np.float32)
-        factor = (1 + 2.6 * chord * behind) * (1 - 0.55 * rim * np.clip(dz / b, 0, 1))
+        factor = (1 + self._behind * chord * chord * behind) * (1 - 0.55 * rim * np.clip(dz / b, 0, 1))
         inside = np.clip(0.5 - outside_mm / np.float32(1.2 * self._step_mm[0]), 0, 1)
         media = np.exp(-(((outside_mm - 0.42) / np.float32(0.26)) ** 2))
-        factor *= (1 - inside) * (1 - media * (0.2 + 0.55 * facing))
+        factor *= (1 - inside) * (1 - media * (0.1 + self._gap * facing))
         echo *= factor[..., None].astype(np.float32)
         echo += self._blood * inside[..., None]
         intima = np.exp(-(((outside_mm - 0.10) / np.float32(0.10)) ** 2))
@@ -291,4 +309,5 @@ class VesselScene:
 
 def _line(distance_mm: Floats, half_mm: float) -> Floats:
     """A soft line: 1 where `distance_mm` is 0, gone at twice `half_mm`."""
-    return cast("Floats", np.exp(-((distance_mm / half_mm) ** 2)))
+    line: Floats = np.exp(-((distance_mm / half_mm) ** 2))
+    return line
