@@ -108,6 +108,7 @@ class Reason(str, Enum):
     FRAME_UNREADABLE = "frame_unreadable"
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_ELONGATED = "image_too_elongated"  # longer for its width than the model's contract allows
     COLOUR_IMAGE = "colour_image"
     BLANK = "blank"
     FROZEN = "frozen"
@@ -116,6 +117,8 @@ class Reason(str, Enum):
     LOW_GAIN = "low_gain"
     # what the model sees
     MODALITY_MISMATCH = "modality_mismatch"
+    BODY_PART_MISMATCH = "body_part_mismatch"  # the file names another part of the body
+    VIEW_MISMATCH = "view_mismatch"  # the file names another projection
     FOREIGN_IMAGE = "foreign_image"
     STRUCTURE_NOT_FOUND = "structure_not_found"
     LOW_CONFIDENCE = "low_confidence"

@@ -154,6 +154,20 @@ def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
     )
 
 
+def limits_of(manifest: Manifest, plane_confirmed: bool) -> Limits:
+    """The model's contract: what a frame must be for its word to count."""
+    return Limits(
+        modality=manifest.modality,
+        body_part=manifest.body_part,
+        view_position=manifest.view_position,
+        min_size_px=manifest.limits.min_size_px,
+        max_aspect=manifest.limits.max_aspect,
+        min_presence=manifest.limits.min_presence,
+        min_confidence=manifest.limits.min_confidence,
+        plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
+    )
+
+
 def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = False) -> Pipeline:
     """A pipeline of a loaded model. Owns `backend`: `Pipeline.close` closes it.
 
@@ -170,12 +184,7 @@ def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = Fa
         raise ConfigError(
             f'model {manifest.name}: [output] outline = "ellipse" wants an anatomy of {ELLIPTIC}, got {manifest.anatomy}'
         )
-    limits = Limits(
-        modality=manifest.modality,
-        min_presence=manifest.limits.min_presence,
-        min_confidence=manifest.limits.min_confidence,
-        plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
-    )
+    limits = limits_of(manifest, plane_confirmed)
     if backend.name == "tensorrt" and backend.precision in ("fp16", "int8"):
         _, digest = model.tensorrt_graph(backend.precision)
     else:

@@ -30,7 +30,7 @@ from edge_runtime.codes import (
 )
 from edge_runtime.errors import ConfigError, FrameError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 MIN_SIDE_PX = 32  # smaller than any clinical image: a 1x1 is a mistake, not a frame
 MAX_COLOURED = 0.02  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
@@ -83,6 +83,8 @@ class Origin:
     study_uid: str | None = None  # DICOM (0020,000D)
     subject: str | None = None  # `subject` of a folder's meta.csv
     frame_time_ms: float | None = None  # nominal, for pacing; None = not known
+    body_part: str | None = None  # DICOM (0018,0015), as written; None = not said
+    view: str | None = None  # DICOM (0018,5101), else LATERAL by the code of (0054,0220); None = not said
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -20,6 +20,8 @@ from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Side = Annotated[int, msgspec.Meta(ge=1)]
+Tag = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,16}$")]  # one word of a DICOM code string
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 GATE_FRAMES = "gate/frames.json"  # in a bundle: the frames by which a device gates an engine by itself
@@ -63,6 +65,8 @@ class LimitSpec(Table, frozen=True):
     """Outside of these the model's word is withheld."""
 
     spacing_mm: tuple[float, float] | None = None
+    min_size_px: tuple[Side, Side] | None = None  # rows and columns of the region that is looked at
+    max_aspect: Annotated[float, msgspec.Meta(ge=1)] | None = None  # its longer side over its shorter one
     min_presence: float = 0.0
     min_confidence: float = 0.0
     min_ellipse_iou: float = 0.0
@@ -127,6 +131,9 @@ class Manifest(Table, frozen=True):
     version: str = "0"
     anatomy: str = "mask_only"  # a row of measure/anatomy.py
     modality: tuple[str, ...] = ()  # DICOM (0008,0060) accepted; empty: any
+    body_part: tuple[Tag, ...] = ()  # words of DICOM (0018,0015) accepted; empty: any
+    view_position: tuple[Tag, ...] = ()  # words of DICOM (0018,5101) accepted; empty: any
+    view: Annotated[str, msgspec.Meta(max_length=120)] = ""  # what the picture must show, for people
     artifacts: dict[Precision, Artifact] = msgspec.field(
         default_factory=lambda: {"fp32": Artifact(file="model.onnx")}  # a stranger's one file
     )
