@@ -216,6 +216,8 @@ class Mask:
     discarded: tuple[float, ...]  # per name: share of its pixels outside the part that was kept
     presence: float  # the model's own word that this is its anatomy in its plane, 0 to 1; 1 where it has none
     outlines: tuple[Outline | None, ...] | None = None  # per name, where ellipses stand for the parts
+    rotation: tuple[float, ...] | None = None  # probabilities: upright, turned by 90, 180, 270 degrees
+    inverted: float | None = None  # probability that black and white are exchanged
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.grid_hw or self.labels.dtype != np.uint8:
@@ -233,6 +235,9 @@ class Mask:
 
 Unit = Literal["mm", "mm2", "cm2", "d", "%", "1", "{pixel}", "{pixel}2"]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Edge = Literal["top", "bottom", "left", "right"]
+Side = Literal["right", "left"]  # the patient's own
+Turn = Literal[0, 90, 180, 270]  # degrees, clockwise
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -322,6 +327,20 @@ class Quality(Record, frozen=True):
     hint: Hint
 
 
+class Acquisition(Record, frozen=True):
+    """Whether an X-ray shows the whole of what it was taken for, while the patient is still there.
+
+    Says nothing of what the lungs look like. Edges are those of the image as it came, sides the patient's own.
+    """
+
+    both_lungs: bool
+    missing: tuple[Side, ...]
+    clipped_edges: tuple[Edge, ...]  # of the image, or of the collimation inside it: a lung goes on beyond it
+    rotation_deg: Turn | None  # how far it is turned; null: the model cannot say
+    inverted: bool | None  # black and white are exchanged; null: the model cannot say
+    ok: bool  # all of it was checked, and nothing found
+
+
 class Timing(Record, frozen=True):
     age_ms: float  # of the frame when its finding was made
     stages_ms: dict[str, float]
@@ -356,6 +375,7 @@ class Finding(Record, frozen=True):
     priority: Priority
     masks: tuple[MaskRecord, ...]
     timing: Timing
+    acquisition: Acquisition | None = None  # of a chest X-ray; null for others, and where it is none at all
 
 
 class ExamEvent(Record, frozen=True):
@@ -398,6 +418,7 @@ CANONICAL_FIELDS = (
     "status",
     "reasons",
     "masks",
+    "acquisition",
 )
 
 _encode = msgspec.json.Encoder(order="deterministic")

@@ -19,6 +19,7 @@ def contract_lines(manifest: Manifest) -> tuple[str, ...]:
         f"picture: {_size(limits)}",
         f"classes: {labels}",
         f"foreign: {_foreign(manifest)}",
+        *_acquisition(manifest),
         "outside of this: a code, never a number",
     )
 
@@ -49,3 +50,16 @@ def _foreign(manifest: Manifest) -> str:
     if limits.min_ellipse_iou > 0:
         parts.append(f"overlap with an ellipse below {limits.min_ellipse_iou:g}")
     return f"withheld where {' or '.join(parts)}" if parts else "no rule of its own"
+
+
+def _acquisition(manifest: Manifest) -> tuple[str, ...]:
+    """What is checked of how an X-ray was taken; nothing of other models."""
+    if manifest.anatomy != "lungs":
+        return ()
+    output, limits = manifest.output, manifest.limits
+    parts = ["a lung is missing or clipped"]
+    if output.rotation is not None:
+        parts.append(f"upright is less likely than {limits.min_upright:g}")
+    if output.polarity is not None:
+        parts.append(f"exchanged black and white are likelier than {limits.max_inverted:g}")
+    return (f"acquisition: withheld where {' or '.join(parts)}",)

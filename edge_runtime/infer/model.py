@@ -21,6 +21,7 @@ from edge_runtime.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Side = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Tag = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,16}$")]  # one word of a DICOM code string
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -56,9 +57,17 @@ class OutputSpec(Table, frozen=True):
     )
     labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
     presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
-    outline: Literal["mask", "ellipse"] = (
-        "mask"  # what is shown and recorded of a part that is measured as one
+    rotation: str | None = (
+        None  # output (1, 4): upright, turned by 90, 180, 270 degrees clockwise; probabilities
     )
+    polarity: str | None = None  # output (1, 1): probability that black and white are exchanged
+    outline: Literal["mask", "ellipse"] = "mask"  # what is shown of a part that is measured as an ellipse
+
+    @property
+    def words(self) -> dict[str, int]:
+        """The outputs beside the mask that are named, each with how many numbers it gives."""
+        named = {self.presence: 1, self.rotation: 4, self.polarity: 1}
+        return {name: count for name, count in named.items() if name is not None}
 
 
 class LimitSpec(Table, frozen=True):
@@ -70,6 +79,8 @@ class LimitSpec(Table, frozen=True):
     min_presence: float = 0.0
     min_confidence: float = 0.0
     min_ellipse_iou: float = 0.0
+    min_upright: Share = 0.5  # probability below which a picture counts as turned
+    max_inverted: Share = 0.5  # probability above which black and white count as exchanged
 
 
 class HalfWidth(Table, frozen=True):

@@ -114,6 +114,13 @@ def judge(
     return Verdict(int(worst.grade), hint, reasons)
 
 
+def spoilt(verdict: Verdict, reasons: tuple[Reason, ...], hint: Hint) -> Verdict:
+    """`verdict` on a frame that nothing may be measured in for `reasons` besides; itself without any."""
+    if not reasons:
+        return verdict
+    return Verdict(0, hint, in_order((*verdict.reasons, *reasons)))
+
+
 def look(picture: NDArray[np.uint8]) -> Picture:
     """The numbers of `picture`, (h, w)."""
     counts: NDArray[np.float64] = (

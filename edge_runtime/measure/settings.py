@@ -17,6 +17,8 @@ class MeasureSettings:
     spacing_range_mm: tuple[float, float] | None = None  # pixel sizes the model was trained on; None = any
     min_ellipse_iou: float = 0.9  # below it a mask is no ellipse; calibrate it on the model's own masks
     max_discarded: float = 0.05  # share of a structure outside its largest part
+    min_upright: float = 0.5  # probability below which a picture counts as turned
+    max_inverted: float = 0.5  # probability above which black and white count as exchanged
     # By measurement name: half-width in the value's own unit, and as a share of the value; the larger counts.
     intervals: Mapping[str, tuple[float, float]] | None = None
     coverage: float = 0.9  # of the intervals, as calibrated
@@ -24,7 +26,7 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         if self.spacing_range_mm is not None and not 0 < self.spacing_range_mm[0] < self.spacing_range_mm[1]:
             raise ConfigError(f"spacing_range_mm: want 0 < low < high, got {self.spacing_range_mm}")
-        for name in ("min_ellipse_iou", "max_discarded", "coverage"):
+        for name in ("min_ellipse_iou", "max_discarded", "min_upright", "max_inverted", "coverage"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: want 0 to 1, got {getattr(self, name)}")
         known = {name.value for name in MeasurementName}
