@@ -152,7 +152,16 @@ def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
         min_ellipse_iou=limits.min_ellipse_iou,
         min_upright=limits.min_upright,
         max_inverted=limits.max_inverted,
-        intervals={name: (half.absolute, half.relative) for name, half in interval.half_width.items()},
+        intervals={
+            name: (half.absolute, half.relative)
+            for name, half in interval.half_width.items()
+            if not half.bands or half.absolute or half.relative
+        },
+        bands={
+            name: tuple((band.up_to, band.absolute, band.relative) for band in half.bands)
+            for name, half in interval.half_width.items()
+            if half.bands
+        },
         coverage=interval.coverage,
     )
 

@@ -18,10 +18,10 @@ import msgspec
 
 from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
+from edge_runtime.types import Fraction
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Side = Annotated[int, msgspec.Meta(ge=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Tag = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,16}$")]  # one word of a DICOM code string
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -79,15 +79,27 @@ class LimitSpec(Table, frozen=True):
     min_presence: float = 0.0
     min_confidence: float = 0.0
     min_ellipse_iou: float = 0.0
-    min_upright: Share = 0.5  # probability below which a picture counts as turned
-    max_inverted: Share = 0.5  # probability above which black and white count as exchanged
+    min_upright: Fraction = 0.5  # probability below which a picture counts as turned
+    max_inverted: Fraction = 0.5  # probability above which black and white count as exchanged
+
+
+class Band(Table, frozen=True):
+    """Half an interval of values up to `up_to`: the larger of the two."""
+
+    up_to: float  # in the value's own unit, included; `inf` for all that are larger
+    absolute: float = 0.0
+    relative: float = 0.0
 
 
 class HalfWidth(Table, frozen=True):
-    """Half an interval: the larger of the two."""
+    """Half an interval: the larger of the two. With `bands` that of the first which the value does not exceed.
+
+    A value beyond the last band takes the two outside of the bands; where they are not given, it has no interval.
+    """
 
     absolute: float = 0.0  # in the value's own unit
     relative: float = 0.0
+    bands: tuple[Band, ...] = ()  # `up_to` rising
 
 
 class IntervalSpec(Table, frozen=True):
