@@ -99,6 +99,13 @@ class Hint(str, Enum):
     TURN_COLOUR_OFF = "turn_colour_off"
     CONFIRM_PLANE = "confirm_plane"
     CALIBRATE_SPACING = "calibrate_spacing"
+    ROTATE_IMAGE = "rotate_image"
+    CHECK_POLARITY = "check_polarity"
+    INCLUDE_BOTH_LUNGS = "include_both_lungs"
+    INCLUDE_TOP_EDGE = "include_more_at_top"  # edges of the image as it came, not of the patient
+    INCLUDE_BOTTOM_EDGE = "include_more_at_bottom"
+    INCLUDE_LEFT_EDGE = "include_more_at_left"
+    INCLUDE_RIGHT_EDGE = "include_more_at_right"
 
 
 class Reason(str, Enum):
@@ -108,6 +115,7 @@ class Reason(str, Enum):
     FRAME_UNREADABLE = "frame_unreadable"
     IMAGE_TOO_SMALL = "image_too_small"
     IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_ELONGATED = "image_too_elongated"  # longer for its width than the model's contract allows
     COLOUR_IMAGE = "colour_image"
     BLANK = "blank"
     FROZEN = "frozen"
@@ -116,11 +124,24 @@ class Reason(str, Enum):
     LOW_GAIN = "low_gain"
     # what the model sees
     MODALITY_MISMATCH = "modality_mismatch"
+    BODY_PART_MISMATCH = "body_part_mismatch"  # the file names another part of the body
+    VIEW_MISMATCH = "view_mismatch"  # the file names another projection
     FOREIGN_IMAGE = "foreign_image"
     STRUCTURE_NOT_FOUND = "structure_not_found"
     LOW_CONFIDENCE = "low_confidence"
     MODEL_OUTPUT_INVALID = "model_output_invalid"
     NO_MEASUREMENT_DEFINED = "no_measurement_defined"
+    # how the picture was taken; edges are those of the image as it came, turns are clockwise
+    ROTATED_90 = "rotated_90"
+    ROTATED_180 = "rotated_180"
+    ROTATED_270 = "rotated_270"
+    INVERTED_POLARITY = "inverted_polarity"
+    CLIPPED_TOP_EDGE = "clipped_top_edge"
+    CLIPPED_BOTTOM_EDGE = "clipped_bottom_edge"
+    CLIPPED_LEFT_EDGE = "clipped_left_edge"
+    CLIPPED_RIGHT_EDGE = "clipped_right_edge"
+    LUNG_RIGHT_MISSING = "lung_right_missing"  # the patient's own sides
+    LUNG_LEFT_MISSING = "lung_left_missing"
     # the shape
     CUT_BY_BORDER = "cut_by_border"
     SHAPE_NOT_ELLIPTIC = "shape_not_elliptic"

@@ -15,16 +15,17 @@ from edge_runtime import clock
 from edge_runtime.codes import Hint, Reason, Status
 from edge_runtime.errors import ConfigError, FrameError
 from edge_runtime.infer.backends.contract import Backend, Slot
-from edge_runtime.infer.model import Manifest, Model
+from edge_runtime.infer.model import IntervalSpec, Manifest, Model
 from edge_runtime.infer.postprocess import Postprocess, postprocess_for
 from edge_runtime.infer.preprocess import Preprocess, preprocess_for
-from edge_runtime.measure.anatomy import ELLIPTIC, labels_of, measure
+from edge_runtime.measure.acquisition import hint_of, reasons_of
+from edge_runtime.measure.anatomy import ELLIPTIC, acquisition, labels_of, measure
 from edge_runtime.measure.ellipse import outlined
 from edge_runtime.measure.findings import assemble
-from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge
+from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge, spoilt
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.telemetry import StageClock
-from edge_runtime.types import BadFrame, Frame, Geometry, Mask, Measurement
+from edge_runtime.types import Acquisition, BadFrame, Frame, Geometry, Mask, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Result:
     age_ms: float  # from `captured_ns` to now
     stages_ms: dict[str, float]
     error: FrameError | None = None
+    acquisition: Acquisition | None = None  # how an X-ray was taken; None for other anatomies
 
 
 @dataclass(slots=True)
@@ -101,7 +103,11 @@ class Pipeline:
                 anatomy = self.model.manifest.anatomy
                 measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
-                verdict = judge(self.preprocess.grey(slot.input), found, frame, self.limits, frozen)
+                grey = self.preprocess.grey(slot.input)
+                verdict = judge(grey, found, frame, self.limits, frozen)
+                taken = acquisition(anatomy, found, grey, verdict.reasons, self.settings)
+                if taken is not None:
+                    verdict = spoilt(verdict, reasons_of(taken), hint_of(taken))
                 assembled = assemble(measured, verdict.reasons)
                 mask = outlined(found) if self.model.manifest.output.outline == "ellipse" else found
         except FrameError as error:
@@ -119,6 +125,7 @@ class Pipeline:
             verdict,
             _age_ms(frame),
             stages.stages_ms,
+            acquisition=taken,
         )
 
     def close(self) -> None:
@@ -138,19 +145,38 @@ def _age_ms(frame: Frame | BadFrame) -> float:
 
 def settings_of(manifest: Manifest, plane_confirmed: bool) -> MeasureSettings:
     """How this model's masks are measured."""
-    interval, limits = manifest.interval, manifest.limits
-    if interval is None:
-        return MeasureSettings(
-            plane_confirmed=plane_confirmed,
-            spacing_range_mm=limits.spacing_mm,
-            min_ellipse_iou=limits.min_ellipse_iou,
-        )
+    limits, interval = manifest.limits, manifest.interval or IntervalSpec()
     return MeasureSettings(
         plane_confirmed=plane_confirmed,
         spacing_range_mm=limits.spacing_mm,
         min_ellipse_iou=limits.min_ellipse_iou,
-        intervals={name: (half.absolute, half.relative) for name, half in interval.half_width.items()},
+        min_upright=limits.min_upright,
+        max_inverted=limits.max_inverted,
+        intervals={
+            name: (half.absolute, half.relative)
+            for name, half in interval.half_width.items()
+            if not half.bands or half.absolute or half.relative
+        },
+        bands={
+            name: tuple((band.up_to, band.absolute, band.relative) for band in half.bands)
+            for name, half in interval.half_width.items()
+            if half.bands
+        },
         coverage=interval.coverage,
+    )
+
+
+def limits_of(manifest: Manifest, plane_confirmed: bool) -> Limits:
+    """The model's contract: what a frame must be for its word to count."""
+    return Limits(
+        modality=manifest.modality,
+        body_part=manifest.body_part,
+        view_position=manifest.view_position,
+        min_size_px=manifest.limits.min_size_px,
+        max_aspect=manifest.limits.max_aspect,
+        min_presence=manifest.limits.min_presence,
+        min_confidence=manifest.limits.min_confidence,
+        plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
     )
 
 
@@ -170,12 +196,7 @@ def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = Fa
         raise ConfigError(
             f'model {manifest.name}: [output] outline = "ellipse" wants an anatomy of {ELLIPTIC}, got {manifest.anatomy}'
         )
-    limits = Limits(
-        modality=manifest.modality,
-        min_presence=manifest.limits.min_presence,
-        min_confidence=manifest.limits.min_confidence,
-        plane_to_confirm=manifest.anatomy == "fetal_head" and not plane_confirmed,
-    )
+    limits = limits_of(manifest, plane_confirmed)
     if backend.name == "tensorrt" and backend.precision in ("fp16", "int8"):
         _, digest = model.tensorrt_graph(backend.precision)
     else:

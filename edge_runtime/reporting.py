@@ -24,6 +24,7 @@ from edge_runtime.sync.journal import Journal, Stamp
 from edge_runtime.telemetry import Counters
 from edge_runtime.types import (
     SCHEMA_VERSION,
+    Acquisition,
     ExamEvent,
     ExamValue,
     Finding,
@@ -80,6 +81,7 @@ class FindingMaker:
                 age_ms=round(result.age_ms, 3),
                 stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()},
             ),
+            acquisition=result.acquisition,
         )
 
 
@@ -129,6 +131,10 @@ class Reporter:
     exam_ids: list[str] = field(default_factory=list)
     told: ExamSummary = field(default_factory=ExamSummary)  # of all that was reported
     reasons: Counter[Reason] = field(default_factory=Counter)
+    acquired: Counter[bool] = field(
+        default_factory=Counter
+    )  # X-rays that were checked, by whether all was well
+    last_acquired: Acquisition | None = None
     _auto: AutoCapture = field(init=False)
     _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
     _last: Result | None = None  # under `newest`: what a flush would report
@@ -215,6 +221,9 @@ class Reporter:
             counters.withheld += finding.status is Status.WITHHELD
             self.told.add(finding.measurements)
             self.reasons.update(finding.reasons)
+            if finding.acquisition is not None:
+                self.acquired[finding.acquisition.ok] += 1
+                self.last_acquired = finding.acquisition
         if self.out is not None and lines:
             self._write(self.out, lines)
 

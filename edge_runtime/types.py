@@ -30,7 +30,7 @@ from edge_runtime.codes import (
 )
 from edge_runtime.errors import ConfigError, FrameError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 MIN_SIDE_PX = 32  # smaller than any clinical image: a 1x1 is a mistake, not a frame
 MAX_COLOURED = 0.02  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
@@ -83,6 +83,8 @@ class Origin:
     study_uid: str | None = None  # DICOM (0020,000D)
     subject: str | None = None  # `subject` of a folder's meta.csv
     frame_time_ms: float | None = None  # nominal, for pacing; None = not known
+    body_part: str | None = None  # DICOM (0018,0015), as written; None = not said
+    view: str | None = None  # DICOM (0018,5101), else LATERAL by the code of (0054,0220); None = not said
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
@@ -214,6 +216,8 @@ class Mask:
     discarded: tuple[float, ...]  # per name: share of its pixels outside the part that was kept
     presence: float  # the model's own word that this is its anatomy in its plane, 0 to 1; 1 where it has none
     outlines: tuple[Outline | None, ...] | None = None  # per name, where ellipses stand for the parts
+    rotation: tuple[float, ...] | None = None  # probabilities: upright, turned by 90, 180, 270 degrees
+    inverted: float | None = None  # probability that black and white are exchanged
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.grid_hw or self.labels.dtype != np.uint8:
@@ -231,6 +235,9 @@ class Mask:
 
 Unit = Literal["mm", "mm2", "cm2", "d", "%", "1", "{pixel}", "{pixel}2"]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Edge = Literal["top", "bottom", "left", "right"]
+Side = Literal["right", "left"]  # the patient's own
+Turn = Literal[0, 90, 180, 270]  # degrees, clockwise
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -320,6 +327,20 @@ class Quality(Record, frozen=True):
     hint: Hint
 
 
+class Acquisition(Record, frozen=True):
+    """Whether an X-ray shows the whole of what it was taken for, while the patient is still there.
+
+    Says nothing of what the lungs look like. Edges are those of the image as it came, sides the patient's own.
+    """
+
+    both_lungs: bool
+    missing: tuple[Side, ...]
+    clipped_edges: tuple[Edge, ...]  # of the image, or of the collimation inside it: a lung goes on beyond it
+    rotation_deg: Turn | None  # how far it is turned; null: the model cannot say
+    inverted: bool | None  # black and white are exchanged; null: the model cannot say
+    ok: bool  # all of it was checked, and nothing found
+
+
 class Timing(Record, frozen=True):
     age_ms: float  # of the frame when its finding was made
     stages_ms: dict[str, float]
@@ -354,6 +375,7 @@ class Finding(Record, frozen=True):
     priority: Priority
     masks: tuple[MaskRecord, ...]
     timing: Timing
+    acquisition: Acquisition | None = None  # of a chest X-ray; null for others, and where it is none at all
 
 
 class ExamEvent(Record, frozen=True):
@@ -396,6 +418,7 @@ CANONICAL_FIELDS = (
     "status",
     "reasons",
     "masks",
+    "acquisition",
 )
 
 _encode = msgspec.json.Encoder(order="deterministic")

@@ -233,4 +233,6 @@ def _value(value: Any) -> str:
         return toml_string(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, dict):  # in an array: `{ up_to = 100.0, absolute = 2.0 }`
+        return f"{{ {', '.join(f'{_key(key)} = {_value(item)}' for key, item in value.items())} }}"
     return repr(value)  # int and float: Python's words are TOML's, inf and nan included

@@ -39,7 +39,8 @@ PREFIX = "decided__"  # of every name that is added
 
 
 def append_decision(graph: bytes, output: OutputSpec, where: str) -> bytes:
-    """The model in `graph` with its mask output replaced by the decision; its presence output stays, others go.
+    """The model in `graph` with its mask output replaced by the decision; the other outputs that the manifest names
+    (presence, rotation, polarity) stay as they are, the rest go.
 
     The same bytes for the same graph. Raises EngineError where the mask is no float map of a fixed shape,
     ConfigError where onnx is not installed.
@@ -53,7 +54,7 @@ def append_decision(graph: bytes, output: OutputSpec, where: str) -> bytes:
         )
     outputs = {value.name: value for value in model.graph.output}
     mask = output.mask or next(iter(outputs))
-    for name in filter(None, (mask, output.presence)):
+    for name in (mask, *output.words):
         if name not in outputs:
             raise EngineError(f"{where}: no output {name!r}, the graph has {', '.join(outputs)}")
     channels, height, width = _shape(model, outputs[mask], where)
@@ -61,7 +62,7 @@ def append_decision(graph: bytes, output: OutputSpec, where: str) -> bytes:
     probabilities = tail.activated(mask, output.activation)
     labels = tail.labels(probabilities, channels)
     tail.sums(probabilities, labels, channels, height, width)
-    kept = [outputs[output.presence]] if output.presence else []
+    kept = [outputs[name] for name in output.words]
     del model.graph.output[:]
     model.graph.output.extend([*tail.outputs, *kept])
     return bytes(model.SerializeToString(deterministic=True))

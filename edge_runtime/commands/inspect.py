@@ -23,6 +23,7 @@ from edge_runtime.build.inspect import (
     inspect_model,
     model_name,
 )
+from edge_runtime.commands.contract import contract_lines
 from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.files import write_whole
 from edge_runtime.frames.source import Source, open_source
@@ -54,6 +55,7 @@ class InspectReport(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[FrameSeen, ...]
     wrote: tuple[str, ...]
     next: tuple[str, ...]  # commands
+    contract: tuple[str, ...] = ()  # of a model directory: what a picture must be, in words
 
 
 def inspect(
@@ -103,6 +105,7 @@ def _look_again(home: Path, frames: str | None, out: Path | None) -> InspectRepo
         frames=tuple(map(_told, found)),
         wrote=(str(home / SHEET),) if written else (),
         next=_next(seen, frames, home),
+        contract=contract_lines(model.manifest),
     )
 
 
@@ -216,6 +219,7 @@ def lines(report: InspectReport) -> list[str]:
         f"gives   {_gives(seen)}",
         *_lint_lines(seen),
     ]
+    out += [f"contract {line}" for line in report.contract]
     out += [f"frame   {one.name} [{one.index}]: {one.words}" for one in report.frames]
     if seen.mask.caution:
         out.append(f"caution {seen.mask.caution}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edge_runtime.commands.contract import contract_lines
 from edge_runtime.infer.model import GATE_FRAMES, Manifest, load_model, shipped_models
 
 
@@ -17,6 +18,7 @@ class ModelLine(msgspec.Struct, frozen=True):
     path: str
     graphs: dict[str, str]  # "fp32", "tensorrt int8", ...: the ONNX file of each
     gate_frames: bool  # a device can judge for itself whether a precision is right
+    contract: tuple[str, ...]  # what a picture must be, in words
 
 
 def models() -> list[ModelLine]:
@@ -36,6 +38,7 @@ def models() -> list[ModelLine]:
                 str(home),
                 _graphs(manifest),
                 GATE_FRAMES in manifest.files,
+                contract_lines(manifest),
             )
         )
     return found
@@ -54,5 +57,6 @@ def lines(found: list[ModelLine]) -> list[str]:
         f"    graphs: {', '.join(model.graphs)}; "
         + ("with" if model.gate_frames else "without")
         + " gate frames"
+        + "".join(f"\n    {line}" for line in model.contract)
         for model in found
     ] or ["no model is shipped: run from a checkout or install the wheel"]

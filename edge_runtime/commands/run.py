@@ -16,7 +16,7 @@ from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import SpacingSource
 from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
-from edge_runtime.commands.words import in_words, listed
+from edge_runtime.commands.words import acquisition_in_words, in_words, listed
 from edge_runtime.config import Config, read_config
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.frames.exam import ExamTracker
@@ -66,6 +66,14 @@ class Percentiles(msgspec.Struct, frozen=True):
     p99: float
 
 
+class Acquired(msgspec.Struct, frozen=True):
+    """X-rays whose acquisition was checked."""
+
+    checked: int
+    ok: int  # both lungs, whole, upright, black and white as they should be
+    last: str  # in words
+
+
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `run --json` prints."""
 
@@ -87,6 +95,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]  # findings that carry the code, the commonest first
     stopped: bool  # by a signal
     problems: list[str]  # bad frames, a source that was lost, a full journal, a database set aside: exit 1
+    acquisition: Acquired | None = None  # of chest X-rays; null where none was checked
 
 
 @dataclass(slots=True)
@@ -327,7 +336,13 @@ def _report(options: RunOptions, reporter: Reporter, stopped: bool, problems: li
         reasons={reason.value: count for reason, count in reporter.reasons.most_common()},
         stopped=stopped,
         problems=problems,
+        acquisition=_acquired(reporter),
     )
+
+
+def _acquired(reporter: Reporter) -> Acquired | None:
+    counts, last = reporter.acquired, reporter.last_acquired
+    return None if last is None else Acquired(counts.total(), counts[True], acquisition_in_words(last))
 
 
 def lines(report: RunReport) -> list[str]:
@@ -346,6 +361,10 @@ def lines(report: RunReport) -> list[str]:
         low, high = value.range
         spread = f" ({low:.1f} to {high:.1f}, {value.captures} findings)" if value.captures > 1 else ""
         out.append(f"measured  {_plain(value.name.value)} {value.median:.1f} {value.unit}{spread}")
+    taken = report.acquisition
+    if taken is not None:
+        many = f"{taken.ok} of {taken.checked} show both lungs, whole, upright and not inverted; the last: "
+        out.append(f"acquired  {many if taken.checked > 1 else ''}{taken.last}")
     if report.reasons:
         out.append(f"reasons   {listed(report.reasons, REASONS_TOLD)}")
     if report.out:

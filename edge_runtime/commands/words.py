@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_runtime.codes import Reason
+from edge_runtime.measure.acquisition import reasons_of
+from edge_runtime.types import Acquisition
 
 RESEARCH = "Research use only. Not a medical device."
 SIZE_ONLY = "Size only, not checked for abnormality."
@@ -16,6 +18,7 @@ _WORDS: dict[Reason, str] = {
     Reason.FRAME_UNREADABLE: "the frame cannot be read",
     Reason.IMAGE_TOO_SMALL: "the image is too small",
     Reason.IMAGE_TOO_LARGE: "the image is too large",
+    Reason.IMAGE_TOO_ELONGATED: "the image is too long for its width",
     Reason.COLOUR_IMAGE: "it is a colour image",
     Reason.BLANK: "the image is blank",
     Reason.FROZEN: "the image is frozen",
@@ -23,11 +26,23 @@ _WORDS: dict[Reason, str] = {
     Reason.BLURRED: "the image is blurred",
     Reason.LOW_GAIN: "the gain is too low",
     Reason.MODALITY_MISMATCH: "it is another kind of imaging",
+    Reason.BODY_PART_MISMATCH: "the file says that it shows another part of the body",
+    Reason.VIEW_MISMATCH: "the file says that it was taken from another side",
     Reason.FOREIGN_IMAGE: "it does not look like what this model was made for",
     Reason.STRUCTURE_NOT_FOUND: "nothing was found to measure",
     Reason.LOW_CONFIDENCE: "the model is not sure enough",
     Reason.MODEL_OUTPUT_INVALID: "the model's answer cannot be used",
     Reason.NO_MEASUREMENT_DEFINED: "this model gives masks only, no measurement is defined",
+    Reason.ROTATED_90: "the picture is turned by 90 degrees clockwise",
+    Reason.ROTATED_180: "the picture is upside down",
+    Reason.ROTATED_270: "the picture is turned by 90 degrees counter-clockwise",
+    Reason.INVERTED_POLARITY: "black and white are exchanged",
+    Reason.CLIPPED_TOP_EDGE: "it goes on beyond the top edge of the picture",
+    Reason.CLIPPED_BOTTOM_EDGE: "it goes on beyond the bottom edge of the picture",
+    Reason.CLIPPED_LEFT_EDGE: "it goes on beyond the left edge of the picture",
+    Reason.CLIPPED_RIGHT_EDGE: "it goes on beyond the right edge of the picture",
+    Reason.LUNG_RIGHT_MISSING: "the patient's right lung was not found",
+    Reason.LUNG_LEFT_MISSING: "the patient's left lung was not found",
     Reason.CUT_BY_BORDER: "the outline is cut off by the border",
     Reason.SHAPE_NOT_ELLIPTIC: "the outline is not the ellipse it should be",
     Reason.SEVERAL_PARTS: "the outline is in several parts",
@@ -60,6 +75,18 @@ def in_words(reason: Reason | str) -> str:
         return _WORDS[Reason(reason)]
     except (ValueError, KeyError):
         return str(reason.value if isinstance(reason, Reason) else reason).replace("_", " ")
+
+
+def acquisition_in_words(found: Acquisition) -> str:
+    """How an X-ray was taken, in one line: what is wrong with it, else what was looked at."""
+    wrong = [in_words(reason) for reason in reasons_of(found)]
+    unknown = [
+        word
+        for word, value in (("how far it is turned", found.rotation_deg), ("its polarity", found.inverted))
+        if value is None
+    ]
+    told = joined(wrong) if wrong else "both lungs are in the picture and none is clipped"
+    return f"{told}; not checked: {joined(unknown)}" if unknown else told
 
 
 def listed(counts: dict[str, int], most: int = 3) -> str:

@@ -100,7 +100,16 @@ def _header(path: Path, dataset: Any) -> DicomHeader:
     tags = read_tags(dataset)
     return DicomHeader(
         path=path,
-        origin=Origin(SourceKind.DICOM, path.name, tags.modality, study, None, time_ms),
+        origin=Origin(
+            SourceKind.DICOM,
+            path.name,
+            tags.modality,
+            study,
+            None,
+            time_ms,
+            body_part=_text(dataset, "BodyPartExamined"),
+            view=_view(dataset),
+        ),
         order=(
             study or "",
             _whole(dataset, "SeriesNumber", 0),
@@ -197,6 +206,21 @@ def _frame_times(dataset: Any, frames: int) -> tuple[tuple[float, ...], float | 
         if frames > 1 and (known := frame_time_ms(rate)) is not None:
             return (), known
     return (), None
+
+
+def _view(dataset: Any) -> str | None:
+    """The projection; of the code sequence that newer objects have, only that it is a lateral one."""
+    said = _text(dataset, "ViewPosition")
+    if said is not None:
+        return said
+    for item in dataset.get("ViewCodeSequence") or ():
+        if "lateral" in (_text(item, "CodeMeaning") or "").lower():
+            return "LATERAL"
+    return None
+
+
+def _text(dataset: Any, keyword: str) -> str | None:
+    return str(dataset.get(keyword) or "").strip() or None
 
 
 def _whole(dataset: Any, keyword: str, otherwise: int) -> int:

@@ -18,8 +18,11 @@ import msgspec
 
 from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
+from edge_runtime.types import Fraction
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Side = Annotated[int, msgspec.Meta(ge=1)]
+Tag = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,16}$")]  # one word of a DICOM code string
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 GATE_FRAMES = "gate/frames.json"  # in a bundle: the frames by which a device gates an engine by itself
@@ -54,25 +57,49 @@ class OutputSpec(Table, frozen=True):
     )
     labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
     presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
-    outline: Literal["mask", "ellipse"] = (
-        "mask"  # what is shown and recorded of a part that is measured as one
+    rotation: str | None = (
+        None  # output (1, 4): upright, turned by 90, 180, 270 degrees clockwise; probabilities
     )
+    polarity: str | None = None  # output (1, 1): probability that black and white are exchanged
+    outline: Literal["mask", "ellipse"] = "mask"  # what is shown of a part that is measured as an ellipse
+
+    @property
+    def words(self) -> dict[str, int]:
+        """The outputs beside the mask that are named, each with how many numbers it gives."""
+        named = {self.presence: 1, self.rotation: 4, self.polarity: 1}
+        return {name: count for name, count in named.items() if name is not None}
 
 
 class LimitSpec(Table, frozen=True):
     """Outside of these the model's word is withheld."""
 
     spacing_mm: tuple[float, float] | None = None
+    min_size_px: tuple[Side, Side] | None = None  # rows and columns of the region that is looked at
+    max_aspect: Annotated[float, msgspec.Meta(ge=1)] | None = None  # its longer side over its shorter one
     min_presence: float = 0.0
     min_confidence: float = 0.0
     min_ellipse_iou: float = 0.0
+    min_upright: Fraction = 0.5  # probability below which a picture counts as turned
+    max_inverted: Fraction = 0.5  # probability above which black and white count as exchanged
+
+
+class Band(Table, frozen=True):
+    """Half an interval of values up to `up_to`: the larger of the two."""
+
+    up_to: float  # in the value's own unit, included; `inf` for all that are larger
+    absolute: float = 0.0
+    relative: float = 0.0
 
 
 class HalfWidth(Table, frozen=True):
-    """Half an interval: the larger of the two."""
+    """Half an interval: the larger of the two. With `bands` that of the first which the value does not exceed.
+
+    A value beyond the last band takes the two outside of the bands; where they are not given, it has no interval.
+    """
 
     absolute: float = 0.0  # in the value's own unit
     relative: float = 0.0
+    bands: tuple[Band, ...] = ()  # `up_to` rising
 
 
 class IntervalSpec(Table, frozen=True):
@@ -127,6 +154,9 @@ class Manifest(Table, frozen=True):
     version: str = "0"
     anatomy: str = "mask_only"  # a row of measure/anatomy.py
     modality: tuple[str, ...] = ()  # DICOM (0008,0060) accepted; empty: any
+    body_part: tuple[Tag, ...] = ()  # words of DICOM (0018,0015) accepted; empty: any
+    view_position: tuple[Tag, ...] = ()  # words of DICOM (0018,5101) accepted; empty: any
+    view: Annotated[str, msgspec.Meta(max_length=120)] = ""  # what the picture must show, for people
     artifacts: dict[Precision, Artifact] = msgspec.field(
         default_factory=lambda: {"fp32": Artifact(file="model.onnx")}  # a stranger's one file
     )

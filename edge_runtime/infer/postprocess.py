@@ -39,12 +39,16 @@ class Postprocess:
     presence: str | None  # output (1, 1)
     keep_largest: bool
     decided: bool = False  # the graph gives labels and sums in place of `mask`
+    rotation: str | None = None  # output (1, 4)
+    polarity: str | None = None  # output (1, 1)
 
     def read(self, outputs: Mapping[str, NDArray[Any]], geometry: Geometry) -> Mask:
         """The mask in `outputs`, copied out of them. Raises FrameError when they are not finite."""
-        presence = 1.0 if self.presence is None else float(outputs[self.presence].flat[0])
+        presence = 1.0 if self.presence is None else _numbers(outputs, self.presence)[0]
+        rotation = None if self.rotation is None else _numbers(outputs, self.rotation)
+        inverted = None if self.polarity is None else _numbers(outputs, self.polarity)[0]
         read = _Decided(outputs) if self.decided else _Probabilities(outputs, self)
-        if not (np.isfinite(read.total) and np.isfinite(presence)):
+        if not all(map(math.isfinite, (read.total, presence, *(rotation or ()), inverted or 0.0))):
             raise FrameError(
                 "the model gave values that are not finite (NaN or infinity)", Reason.MODEL_OUTPUT_INVALID
             )
@@ -59,8 +63,20 @@ class Postprocess:
                 _keep_largest(labels, part, value, count) if self.keep_largest and count else 0.0
             )
         return Mask(
-            labels, self.names, geometry, tuple(confidence), tuple(discarded), min(max(presence, 0.0), 1.0)
+            labels,
+            self.names,
+            geometry,
+            tuple(confidence),
+            tuple(discarded),
+            min(max(presence, 0.0), 1.0),
+            rotation=rotation,
+            inverted=inverted,
         )
+
+
+def _numbers(outputs: Mapping[str, NDArray[Any]], name: str) -> tuple[float, ...]:
+    """A small output as numbers of our own."""
+    return tuple(float(value) for value in outputs[name].flat)
 
 
 class _Probabilities:
@@ -177,7 +193,7 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
     if LABELS in outputs:
         return _postprocess_decided(model, outputs)
     mask = spec.mask or next(iter(outputs))
-    for name in filter(None, (mask, spec.presence)):
+    for name in (mask, *spec.words):
         if name not in outputs:
             raise BackendError(
                 f"{model.home}: no output {name!r}, the graph has {', '.join(outputs)}; see [output] in model.toml"
@@ -187,33 +203,52 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
         raise BackendError(
             f"{model.home}: output {mask!r} is {shape}, want (1, channels, {grid[0]}, {grid[1]})"
         )
-    _require_one_presence(model, outputs)
+    _require_words(model, outputs)
     classes = max(1, shape[1] - 1)
     names = spec.labels or tuple(f"class_{k}" for k in range(1, classes + 1))
     if len(names) != classes:
         raise BackendError(
             f"{model.home}: output {mask!r} has {shape[1]} channels, want {len(names)} labels and a background"
         )
-    return Postprocess(mask, spec.activation, names, spec.presence, model.manifest.anatomy != "mask_only")
+    keep_largest = model.manifest.anatomy != "mask_only"
+    return Postprocess(
+        mask,
+        spec.activation,
+        names,
+        spec.presence,
+        keep_largest,
+        rotation=spec.rotation,
+        polarity=spec.polarity,
+    )
 
 
-def _require_one_presence(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises BackendError for a presence of more than one number: which of them would be meant?"""
-    name = model.manifest.output.presence
-    if name is not None and math.prod(outputs[name]) != 1:
-        raise BackendError(f"{model.home}: presence output {name!r} is {outputs[name]}, want (1, 1)")
+def _require_words(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises BackendError for a presence of more than one number, and the like: which of them would be meant?"""
+    for name, count in model.manifest.output.words.items():
+        if math.prod(outputs[name]) != count:
+            kind = "presence " if name == model.manifest.output.presence else ""
+            raise BackendError(f"{model.home}: {kind}output {name!r} is {outputs[name]}, want (1, {count})")
 
 
 def _postprocess_decided(model: Model, outputs: Mapping[str, tuple[int, ...]]) -> Postprocess:
     """How to read a graph with the decision inside. Raises BackendError where an output of it is missing."""
     spec = model.manifest.output
-    for name in filter(None, (TOTAL, ROWS, COLUMNS, spec.presence)):
+    for name in (TOTAL, ROWS, COLUMNS, *spec.words):
         if name not in outputs:
             raise BackendError(f"{model.home}: no output {name!r}, the engine has {', '.join(outputs)}")
-    _require_one_presence(model, outputs)
+    _require_words(model, outputs)
     count = outputs[ROWS][1]
     names = spec.labels or tuple(f"class_{k}" for k in range(1, count + 1))
     if len(names) != count:
         raise BackendError(f"{model.home}: the engine decides {count} labels, want {len(names)}")
     keep_largest = model.manifest.anatomy != "mask_only"
-    return Postprocess(LABELS, "none", names, spec.presence, keep_largest, decided=True)
+    return Postprocess(
+        LABELS,
+        "none",
+        names,
+        spec.presence,
+        keep_largest,
+        decided=True,
+        rotation=spec.rotation,
+        polarity=spec.polarity,
+    )

@@ -8,13 +8,15 @@ from importlib import import_module
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.codes import Reason
 from edge_runtime.errors import ConfigError
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.types import Mask, Measurement, Spacing, Unit
+from edge_runtime.types import Acquisition, Mask, Measurement, Spacing, Unit
 
 Measure = Callable[[Mask, "Spacing | None", "Reason | None", MeasureSettings], tuple[Measurement, ...]]
+Check = Callable[[Mask, "NDArray[np.uint8]", "tuple[Reason, ...]", MeasureSettings], "Acquisition | None"]
 RawValues = Callable[[Mask, "Spacing | None"], dict[str, float]]
 
 ELLIPTIC = ("fetal_head", "vessel")  # measured by the moment ellipse of one part
@@ -36,6 +38,8 @@ _ANATOMIES = {
     "lungs": "edge_runtime.measure.lungs",
     "mask_only": "edge_runtime.measure.mask_only",
 }
+
+_ACQUISITIONS = {"lungs": "edge_runtime.measure.acquisition"}  # `check`
 
 
 def measure(
@@ -61,6 +65,23 @@ def raw_values(anatomy: str, mask: Mask, spacing: Spacing | None) -> dict[str, f
     height, width = mask.geometry.content.size_hw
     share = float(np.count_nonzero(mask.labels) / (height * width))
     return {**measured, AREA_SHARE: share}
+
+
+def acquisition(
+    anatomy: str,
+    mask: Mask,
+    picture: NDArray[np.uint8],
+    frame_reasons: tuple[Reason, ...],
+    settings: MeasureSettings,
+) -> Acquisition | None:
+    """How `picture`, (h, w) on the model's grid, was taken; None for an anatomy without such a check."""
+    checks = _ACQUISITIONS.get(anatomy)
+    return None if checks is None else _check(checks)(mask, picture, frame_reasons, settings)
+
+
+@cache
+def _check(module: str) -> Check:
+    return cast(Check, import_module(module).check)
 
 
 def unit_of(name: str) -> Unit:

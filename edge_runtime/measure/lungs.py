@@ -37,7 +37,7 @@ def measure(
     names, and the ratio of the areas.
 
     A lung that is missing or cut by the picture's border withholds all four: the picture does not show the
-    chest.
+    chest. How the picture was taken, with the edge and the side, is `measure/acquisition.py`'s to say.
     """
     scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
     sides = [mask.of(label) for label in LABELS]
@@ -74,7 +74,7 @@ def raw_values(mask: Mask, spacing: Spacing | None) -> dict[str, float]:
 
 def _sizes(sides: Sequence[NDArray[np.bool_]], cell: tuple[float, float]) -> tuple[float, float, float]:
     """Areas right and left and the inner width, in the unit of `cell` = (row, column)."""
-    right, left = (np.count_nonzero(side) * cell[0] * cell[1] for side in sides)
+    right, left = (int(np.count_nonzero(side)) * cell[0] * cell[1] for side in sides)
     return right, left, _inner_width(sides[0] | sides[1]) * cell[1]
 
 

@@ -9,6 +9,7 @@ millimetres.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -48,6 +49,10 @@ class Limits:
     """Where a model's word ends: its manifest's limits, and what it was made for."""
 
     modality: tuple[str, ...] = ()  # DICOM (0008,0060) accepted; empty: any
+    body_part: tuple[str, ...] = ()  # words of DICOM (0018,0015) accepted; empty: any
+    view_position: tuple[str, ...] = ()  # words of DICOM (0018,5101) accepted; empty: any
+    min_size_px: tuple[int, int] | None = None  # (rows, columns) of the region; None: any
+    max_aspect: float | None = None  # of the region's longer side over its shorter one; None: any
     min_presence: float = 0.0
     min_confidence: float = 0.0
     plane_to_confirm: bool = (
@@ -109,6 +114,13 @@ def judge(
     return Verdict(int(worst.grade), hint, reasons)
 
 
+def spoilt(verdict: Verdict, reasons: tuple[Reason, ...], hint: Hint) -> Verdict:
+    """`verdict` on a frame that nothing may be measured in for `reasons` besides; itself without any."""
+    if not reasons:
+        return verdict
+    return Verdict(0, hint, in_order((*verdict.reasons, *reasons)))
+
+
 def look(picture: NDArray[np.uint8]) -> Picture:
     """The numbers of `picture`, (h, w)."""
     counts: NDArray[np.float64] = (
@@ -151,15 +163,36 @@ class FreezeWatch:
 
 
 def _source_checks(frame: Frame, limits: Limits, frozen: bool) -> list[_Check]:
-    modality = frame.origin.modality
-    checks = []
-    if limits.modality and modality is not None and modality not in limits.modality:
-        checks.append(_Check(0, Hint.NONE, Reason.MODALITY_MISMATCH))
+    checks = [_Check(0, Hint.NONE, reason) for reason in outside_contract(frame, limits)]
     if frozen:
         checks.append(_Check(0, Hint.FROZEN, Reason.FROZEN))
     if frame.coloured > MAX_COLOURED:
         checks.append(_Check(0, Hint.TURN_COLOUR_OFF, Reason.COLOUR_IMAGE))
     return checks
+
+
+def outside_contract(frame: Frame, limits: Limits) -> tuple[Reason, ...]:
+    """Why this frame is none that the model was made for, by what its file says and by its size.
+
+    A file that says nothing contradicts nothing: then the model's own presence output decides.
+    """
+    origin = frame.origin
+    height, width = frame.size_hw if frame.region is None else frame.region.size_hw
+    least, aspect = limits.min_size_px, limits.max_aspect
+    outside = {
+        Reason.MODALITY_MISMATCH: _contradicts(origin.modality, limits.modality),
+        Reason.BODY_PART_MISMATCH: _contradicts(origin.body_part, limits.body_part),
+        Reason.VIEW_MISMATCH: _contradicts(origin.view, limits.view_position),
+        Reason.IMAGE_TOO_SMALL: least is not None and (height < least[0] or width < least[1]),
+        Reason.IMAGE_TOO_ELONGATED: aspect is not None and max(height, width) > aspect * min(height, width),
+    }
+    return tuple(reason for reason, holds in outside.items() if holds)
+
+
+def _contradicts(said: str | None, accepted: tuple[str, ...]) -> bool:
+    """Whether a tag that says something has none of the accepted words: `CHEST_PA` has CHEST and PA."""
+    words = (said or "").strip().upper()
+    return bool(accepted and words) and not set(re.findall("[A-Z0-9]+", words)) & set(accepted)
 
 
 def _picture_checks(picture: Picture, limits: Limits) -> list[_Check]:

@@ -282,7 +282,10 @@ ARTIFACT = st.fixed_dictionaries(
 TOLERANCE = st.fixed_dictionaries(
     {"mean": NUMBER, "p99": NUMBER, "max": NUMBER}, optional={"relative": st.booleans()}
 )
-HALF_WIDTH = st.fixed_dictionaries({}, optional={"absolute": NUMBER, "relative": NUMBER})
+BAND = st.fixed_dictionaries({"up_to": NUMBER}, optional={"absolute": NUMBER, "relative": NUMBER})
+HALF_WIDTH = st.fixed_dictionaries(
+    {}, optional={"absolute": NUMBER, "relative": NUMBER, "bands": st.lists(BAND, max_size=3)}
+)
 TEXTS = st.lists(TEXT, max_size=3)
 MANIFEST = st.fixed_dictionaries(
     {"name": st.from_regex("[a-z0-9_-]{1,9}", fullmatch=True)},
@@ -290,6 +293,8 @@ MANIFEST = st.fixed_dictionaries(
         "version": TEXT,
         "anatomy": TEXT,
         "modality": TEXTS,
+        "body_part": st.lists(st.sampled_from(["CHEST", "THORAX"]), max_size=2),
+        "view": TEXT,
         "artifacts": st.dictionaries(st.sampled_from(["fp32", "bf16", "fp16", "int8"]), ARTIFACT),
         "tensorrt": st.dictionaries(st.sampled_from(["fp16", "int8"]), ARTIFACT),
         "input": st.fixed_dictionaries(
@@ -301,8 +306,25 @@ MANIFEST = st.fixed_dictionaries(
                 "mean": st.lists(NUMBER, max_size=3),
             },
         ),
-        "output": st.fixed_dictionaries({}, optional={"mask": TEXT, "labels": TEXTS, "presence": TEXT}),
-        "limits": st.fixed_dictionaries({}, optional={"spacing_mm": st.tuples(NUMBER, NUMBER)}),
+        "output": st.fixed_dictionaries(
+            {},
+            optional={
+                "mask": TEXT,
+                "labels": TEXTS,
+                "presence": TEXT,
+                "rotation": TEXT,
+                "outline": st.sampled_from(["mask", "ellipse"]),
+            },
+        ),
+        "limits": st.fixed_dictionaries(
+            {},
+            optional={
+                "spacing_mm": st.tuples(NUMBER, NUMBER),
+                "min_size_px": st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
+                "max_aspect": st.floats(1, 99),
+                "min_upright": st.floats(0, 1),
+            },
+        ),
         "interval": st.fixed_dictionaries(
             {}, optional={"coverage": NUMBER, "half_width": st.dictionaries(TEXT, HALF_WIDTH)}
         ),

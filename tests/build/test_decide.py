@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -265,3 +266,84 @@ def test_an_fp16_graph_decides_as_its_own_probabilities_do() -> None:
     ).SerializeToString()
     scores = np.random.default_rng(4).normal(size=(1, 3, *GRID)).astype(np.float32)
     assert_same(*both(stranger("softmax"), made, scores, FLAT))
+
+
+def test_rotation_and_polarity_pass_through_untouched_and_other_outputs_go() -> None:
+    """A graph that decides says the same of a picture's turn and polarity, at the same numbers."""
+    model = lungs_model()
+    graph = lungs_graph()
+    tensor = np.random.default_rng(4).random((1, 3, *GRID), dtype=np.float32)
+    mask, other = both(model, graph, tensor, WHOLE)
+    assert_same(mask, other)
+    assert mask.rotation is not None
+    assert mask.rotation == other.rotation
+    assert sum(mask.rotation) == pytest.approx(1.0, abs=1e-6)
+    assert mask.inverted is not None
+    assert mask.inverted == other.inverted
+    outputs = run(append_decision(graph, model.manifest.output, "x"), tensor)
+    assert set(outputs) == {LABELS, TOTAL, ROWS, COLUMNS, "presence", "rotation", "polarity"}
+
+
+@pytest.mark.parametrize(
+    "named", [{"rotation": "turned"}, {"polarity": "negative"}, {"polarity": "rotation"}]
+)
+def test_a_word_that_the_graph_does_not_have_or_has_in_another_size_is_refused(named: dict[str, str]) -> None:
+    output = msgspec.structs.replace(lungs_model().manifest.output, **named)
+    model = Model(Path("lungs"), Manifest(name="lungs", anatomy="lungs", output=output), "0" * 64)
+    tensor = np.zeros((1, 3, *GRID), np.float32)
+    with pytest.raises(BackendError, match="turned|negative|rotation"):
+        read(model, run(lungs_graph(), tensor), tensor, WHOLE)
+    if named != {"polarity": "rotation"}:
+        with pytest.raises(EngineError, match="no output"):
+            append_decision(lungs_graph(), output, "x")
+
+
+def lungs_model() -> Model:
+    output = OutputSpec(
+        mask="mask",
+        labels=("lung_right", "lung_left"),
+        presence="presence",
+        rotation="rotation",
+        polarity="polarity",
+    )
+    return Model(Path("lungs"), Manifest(name="lungs", anatomy="lungs", output=output), "0" * 64)
+
+
+def lungs_graph() -> bytes:
+    """Probabilities of two lungs, presence, rotation, polarity and an output that nobody named."""
+    weights = np.random.default_rng(5).normal(size=(3, 6)).astype(np.float32)
+    names = {"presence": (0, 1), "rotation": (1, 5), "polarity": (5, 6)}
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["mask"], axis=1),
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["words"]),
+        helper.make_node("Identity", ["words"], ["features"]),
+    ]
+    constants = [numpy_helper.from_array(weights, "weights")]
+    for name, (first, last) in names.items():
+        for edge, value in (("first", first), ("last", last), ("axis", 1)):
+            constants.append(numpy_helper.from_array(np.array([value], np.int64), f"{name}_{edge}"))
+        nodes.append(
+            helper.make_node(
+                "Slice", ["words", *(f"{name}_{e}" for e in ("first", "last", "axis"))], [f"{name}_raw"]
+            )
+        )
+        kind = {"axis": 1} if name == "rotation" else {}
+        nodes.append(helper.make_node("Softmax" if kind else "Sigmoid", [f"{name}_raw"], [name], **kind))
+    shapes = {
+        "mask": [1, 3, *GRID],
+        "features": [1, 6],
+        "presence": [1, 1],
+        "rotation": [1, 4],
+        "polarity": [1, 1],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "lungs",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, *GRID])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return bytes(made.SerializeToString())

@@ -328,7 +328,7 @@ def test_each_reason_alone_fits_under_a_picture(reason: Reason) -> None:
 
 
 def test_the_words_of_a_reason_hold_of_any_anatomy() -> None:
-    said = " ".join(in_words(reason) for reason in Reason if reason is not Reason.LUNG_MISSING)
+    said = " ".join(in_words(reason) for reason in Reason if "lung" not in reason.value)
     assert not re.search(r"\b(head|skull|lung|artery)\b", said)
 
 

@@ -112,3 +112,35 @@ def test_scores_that_are_not_finite_are_refused_whatever_is_applied_to_them(
     scores[0, 4, 4] = -odd
     with pytest.raises(FrameError, match="not finite"):
         read(scores, Postprocess("mask", activation, ("head",), None, keep_largest=True))
+
+
+LUNGS = Postprocess("mask", "none", ("head",), "presence", True, rotation="rotation", polarity="polarity")
+
+
+def said(
+    rotation: tuple[float, ...] = (0.1, 0.7, 0.1, 0.1), polarity: float = 0.25
+) -> dict[str, NDArray[np.float32]]:
+    return {
+        "mask": plane((slice(0, 4), slice(0, 4)))[None],
+        "presence": np.array([[0.75]], np.float32),
+        "rotation": np.array([rotation], np.float32),
+        "polarity": np.array([[polarity]], np.float32),
+    }
+
+
+def test_the_models_words_on_rotation_and_polarity_are_kept_with_the_mask() -> None:
+    outputs = said()
+    mask = LUNGS.read(outputs, GEOMETRY)
+    for array in outputs.values():
+        array[:] = 0  # the slot is used again
+    assert mask.rotation == pytest.approx((0.1, 0.7, 0.1, 0.1))
+    assert (mask.inverted, mask.presence) == (0.25, 0.75)
+    plain = HEAD.read(said(), GEOMETRY)
+    assert (plain.rotation, plain.inverted) == (None, None)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_words_that_are_not_finite_are_refused(bad: float) -> None:
+    for outputs in (said(rotation=(bad, 0, 0, 0)), said(polarity=bad)):
+        with pytest.raises(FrameError, match="not finite"):
+            LUNGS.read(outputs, GEOMETRY)

@@ -23,8 +23,7 @@ class NullBackend:
         spec, output = model.manifest.input, model.manifest.output
         channels = 1 if output.labels is None or len(output.labels) == 1 else len(output.labels) + 1
         names: dict[str, tuple[int, ...]] = {output.mask or "mask": (1, channels, *grid_hw)}
-        if output.presence is not None:
-            names[output.presence] = (1, 1)
+        names |= {name: (1, count) for name, count in output.words.items()}
         self.threads = threads
         self._ledger = Ledger(
             make_slots(2, (1, spec.channels or 1, *grid_hw), np.dtype(spec.dtype or "uint8"), names)
