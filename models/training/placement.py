@@ -127,7 +127,12 @@ def windowed(image: Grey, masks: Grey, own: bool, rng: np.random.Generator) -> G
     if own:
         x, y, w, h = cv2.boundingRect(masks.max(0))
         margin = rng.uniform(-2, 30)
-        box = [min(box[0], x - margin), min(box[1], y - margin), max(box[2], x + w + margin), max(box[3], y + h + margin)]
+        box = [
+            min(box[0], x - margin),
+            min(box[1], y - margin),
+            max(box[2], x + w + margin),
+            max(box[3], y + h + margin),
+        ]
     x0, y0, x1, y1 = (max(0, int(value)) for value in box)
     out = np.zeros_like(image)
     out[y0:y1, x0:x1] = image[y0:y1, x0:x1]

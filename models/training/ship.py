@@ -53,7 +53,11 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
     ship, rule = recipe.ship, results["rule"]
     scale = 100.0 if results["relative"] else 1.0
     bf16 = results["agreement"]["openvino_bf16"]
-    close = scale * bf16["p99"] <= BF16_P99 and scale * bf16["max"] <= BF16_MAX and bf16["dice_difference"] <= 0.001
+    close = (
+        scale * bf16["p99"] <= BF16_P99
+        and scale * bf16["max"] <= BF16_MAX
+        and bf16["dice_difference"] <= 0.001
+    )
     views = {"rotation": "rotation", "polarity": "polarity"} if recipe.views > 1 else {}
     return Manifest(
         name=recipe.name,
@@ -62,9 +66,13 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
         modality=ship.modality,
         view=ship.view,
         input=InputSpec(name="image", grid_hw=recipe.network.grid_hw, dtype="uint8"),
-        output=OutputSpec(mask="mask", labels=recipe.labels, presence="presence", outline=ship.outline, **views),
+        output=OutputSpec(
+            mask="mask", labels=recipe.labels, presence="presence", outline=ship.outline, **views
+        ),
         limits=LimitSpec(spacing_mm=ship.spacing_mm, min_size_px=ship.min_size_px, **rule),
-        interval=IntervalSpec(coverage=0.9, exams=results["conformal_subjects"], half_width=_half_widths(results)),
+        interval=IntervalSpec(
+            coverage=0.9, exams=results["conformal_subjects"], half_width=_half_widths(results)
+        ),
         precision=PrecisionSpec(accepted=("fp32", "bf16") if close else ("fp32",)),
         gate=GateSpec(
             phantoms=True,
@@ -94,7 +102,9 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     results = report_of(recipe, root, seens)
     trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
     results["training"] = {key: trained[key] for key in ("seconds", "steps", "seed")}
-    results["parameters"] = sum(value.numel() for name, value in trained["network"].items() if "running" not in name)
+    results["parameters"] = sum(
+        value.numel() for name, value in trained["network"].items() if "running" not in name
+    )
     results["size_bytes"], results["gmac"] = model.stat().st_size, multiply_adds(model) / 1e9
     folds = built / "folds.json"
     if folds.is_file():
