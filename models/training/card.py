@@ -44,9 +44,7 @@ def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
     test = results["test"]
     dice, error, unit = test["dice"], test["error"], results["unit"]
     name = SHOWN_FIRST[recipe.anatomy]
-    rows = [
-        (kind, *(f"{dice[key]:.4f}" for key in ("mean", "median", "p5", "worst"))) for kind in ("all labels",)
-    ]
+    rows = [("all labels", *(f"{dice[key]:.4f}" for key in ("mean", "median", "p5", "worst")))]
     if len(recipe.labels) > 1:
         rows += [
             (label, f"{mean:.4f}", "", "", "")

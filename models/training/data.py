@@ -30,7 +30,7 @@ from models.training.recipe import Recipe
 FOREIGN_HELD_OUT = 0.25
 PHANTOM_SEED = 1_000_000  # of the first drawn picture in training
 SETS = {"fetal_head": "subject", "carotid": "sequence", "lungs": "file"}  # labelled folder -> its subjects
-FEWEST_SET = 4  # a labelled set of another anatomy gives every so-many-th picture as foreign
+EVERY_HEAD = 4  # of the many heads, every so-many-th picture is foreign to another anatomy
 
 Grey = NDArray[np.uint8]
 Split = Literal["train", "tune", "conformal", "test"]
@@ -82,19 +82,14 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
             f"data: {table} does not exist; recipe {recipe.name} wants images/, masks/ and meta.csv there"
         )
     found = []
-    with table.open(newline="") as rows:
-        for row in csv.DictReader(rows):
-            subject = row.get(recipe.data.subject)
-            if not subject:
-                raise ConfigError(
-                    f"{table}: {row['file']} has no {recipe.data.subject}, by which images are split"
-                )
-            image = folder / "images" / row["file"]
-            mask = (folder / "masks" / row["file"]).with_suffix(".png")
-            for path in (image, mask):
-                if not path.is_file():
-                    raise ConfigError(f"{table}: names {path}, which does not exist")
-            found.append(Item(image, "own", recipe.split_of(subject), subject, mask))
+    for row in rows_of(table, "file", recipe.data.subject):
+        subject = row[recipe.data.subject]
+        image = folder / "images" / row["file"]
+        mask = (folder / "masks" / row["file"]).with_suffix(".png")
+        for path in (image, mask):
+            if not path.is_file():
+                raise ConfigError(f"{table}: names {path}, which does not exist")
+        found.append(Item(image, "own", recipe.split_of(subject), subject, mask))
     known = {item.subject for item in found}
     for split in ("tune", "conformal", "test"):
         missing = sorted(set(getattr(recipe.splits, split)) - known)
@@ -109,6 +104,33 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
     return found
 
 
+def rows_of(table: Path, *needed: str) -> list[dict[str, str]]:
+    """The rows of a meta.csv. Raises ConfigError for one without a value in a column that is needed."""
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for number, row in enumerate(rows, start=2):
+        for column in needed:
+            if not row.get(column):
+                raise ConfigError(f"{table}: line {number} has no {column}, which every image needs")
+    return rows
+
+
+def fold_subjects(recipe: Recipe, root: Path, folds: int) -> list[tuple[str, ...]]:
+    """All subjects in so many folds: every so-many-th, or where neighbours may be one person, runs of about equal
+    numbers of images. Raises ConfigError where a fold would be empty."""
+    items = own_items(recipe, root)
+    subjects = sorted({item.subject for item in items})
+    found: list[list[str]] = [[] for _ in range(folds)]
+    done = 0
+    for number, subject in enumerate(subjects):
+        fold = min(folds - 1, folds * done // len(items)) if recipe.data.neighbours else number % folds
+        found[fold].append(subject)
+        done += sum(item.subject == subject for item in items)
+    if not all(found):
+        raise ConfigError(f"recipe {recipe.name}: {len(subjects)} subjects are too few for {folds} folds")
+    return [tuple(fold) for fold in found]
+
+
 def foreign_items(recipe: Recipe, root: Path) -> list[Item]:
     """Every image on disk that is not of the recipe's own set, by class."""
     found = []
@@ -118,12 +140,10 @@ def foreign_items(recipe: Recipe, root: Path) -> list[Item]:
     for folder, column in SETS.items():
         if folder == recipe.data.folder or not (root / folder / "meta.csv").is_file():
             continue
-        with (root / folder / "meta.csv").open(newline="") as rows:
-            for row in list(csv.DictReader(rows))[:: FEWEST_SET if folder == "fetal_head" else 1]:
-                owner = row[column]
-                found.append(
-                    Item(root / folder / "images" / row["file"], folder, foreign_split_of(owner), owner)
-                )
+        rows = rows_of(root / folder / "meta.csv", "file", column)
+        for row in rows[:: EVERY_HEAD if folder == "fetal_head" else 1]:
+            path, owner = root / folder / "images" / row["file"], row[column]
+            found.append(Item(path, folder, foreign_split_of(owner), owner))
     return found
 
 
@@ -180,9 +200,9 @@ def load(items: Iterable[Item], recipe: Recipe) -> list[Stored]:
     return stored
 
 
-def load_training(recipe: Recipe, root: Path, without: frozenset[str] = frozenset()) -> list[Stored]:
-    """All that a recipe trains on: its own train split (less the subjects in `without`), foreign and drawn."""
-    own = [item for item in own_items(recipe, root) if item.split == "train" and item.subject not in without]
+def load_training(recipe: Recipe, root: Path) -> list[Stored]:
+    """All that a recipe trains on: its own train split, foreign and drawn."""
+    own = [item for item in own_items(recipe, root) if item.split == "train"]
     foreign = [item for item in foreign_items(recipe, root) if item.split == "train"]
     return load(own + foreign, recipe) + echoes(recipe, root) + phantoms(recipe)
 

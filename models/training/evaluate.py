@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_runtime.build.agreement import dice
 from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
+from edge_runtime.errors import BackendError, ConfigError
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.frames.source import open_source
 from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend
@@ -94,10 +95,10 @@ def pipeline_of(recipe: Recipe, model: Path, runtime: str) -> Pipeline:
 
 
 def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
-    """Runs one image; `truth` (H, W) holds its labels."""
+    """Runs one image; `truth` (H, W) holds its labels. Raises BackendError for a model that gives no mask."""
     result, anatomy = pipeline.step(frame), pipeline.model.manifest.anatomy
     if result.mask is None or result.found is None:
-        raise SystemExit(f"evaluate: the model gave no mask for {frame.origin.name}; do not ship it")
+        raise BackendError(f"evaluate: the model gave no mask for {frame.origin.name}; do not ship it")
     scores: tuple[float, ...] = ()
     if truth is not None:
         full = full_mask(result.mask, frame.size_hw)
@@ -148,7 +149,7 @@ def labelled_frames(
             if name not in by_name:
                 continue
             if isinstance(frame, BadFrame):
-                raise SystemExit(f"evaluate: {frame.error}")
+                raise ConfigError(f"evaluate: {frame.error}")
             yield by_name[name], rows[name], frame, read_labels(by_name[name], recipe, frame.size_hw)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from edge_runtime.errors import ConfigError
 from models.training import looks, placement
 from models.training.data import Grey, Stored
 from models.training.recipe import Recipe
@@ -34,7 +35,10 @@ class Example(NamedTuple):
 
 
 class Examples:
-    """An iterator's source, seeded: the same numbers give the same examples."""
+    """An iterator's source, seeded: the same numbers give the same examples.
+
+    Raises ConfigError for a kind of [foreign.mix] that `stored` holds none of.
+    """
 
     def __init__(self, recipe: Recipe, stored: list[Stored], seed: int) -> None:
         self.recipe, self.rng = recipe, np.random.default_rng(seed)
@@ -43,12 +47,12 @@ class Examples:
         for item in stored:
             if not item.own:
                 self.foreign.setdefault(item.kind, []).append(item)
-        mix = {
-            kind: weight
-            for kind, weight in recipe.foreign.mix.items()
-            if kind in self.foreign or kind in MADE
-        }
-        self.kinds, weights = list(mix), np.array(list(mix.values()))
+        for kind in recipe.foreign.mix:
+            if kind not in self.foreign and kind not in MADE:
+                raise ConfigError(
+                    f"recipe {recipe.name}: [foreign.mix] names {kind}, of which there is no picture to train on"
+                )
+        self.kinds, weights = list(recipe.foreign.mix), np.array(list(recipe.foreign.mix.values()))
         self.shares = weights / weights.sum()
         self.strangers = [
             item
@@ -56,6 +60,10 @@ class Examples:
             for item in items
             if kind not in ("phantom_empty", "phantom_other", *recipe.foreign.present)
         ]
+        if not self.strangers and ("replaced" in self.kinds or recipe.vary.swap_frame):
+            raise ConfigError(
+                f"recipe {recipe.name}: `replaced` and swap_frame want real foreign pictures, and there is none"
+            )
 
     def __iter__(self) -> Iterator[Example]:
         order: list[int] = []

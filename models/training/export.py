@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import warnings
 from pathlib import Path
 
@@ -34,7 +35,12 @@ OPERATORS = {
 def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
     """Writes the network as one ONNX file: batch norms folded, static shape, probabilities out. Raises ConfigError."""
     network = Network(recipe.classes, recipe.views, recipe.network.widths, recipe.network.bottom)
-    network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu")["network"])
+    try:
+        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu")["network"])
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"{weights}: holds no weights of recipe {recipe.name}'s network; train again"
+        ) from error
     shipped = Shipped(network).eval()
     image = torch.zeros((1, 1, *recipe.network.grid_hw), dtype=torch.uint8)
     names = ["mask", "presence", "rotation", "polarity"][: 2 if recipe.views == 1 else 4]

@@ -16,31 +16,16 @@ import msgspec
 import torch
 
 from edge_runtime.errors import EdgeError
-from models.training.data import data_root, own_items
+from models.training.data import data_root, fold_subjects, own_items
 from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
 from models.training.export import export_onnx
 from models.training.recipe import Recipe, SplitSpec, read_recipe
 from models.training.report import ABOUT, EVERYTHING
 from models.training.statistics import describe
-from models.training.train import train
+from models.training.train import positive, train
 
 FOLDS = 5
 UNLIMITED = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
-
-
-def fold_subjects(recipe: Recipe, root: Path) -> list[tuple[str, ...]]:
-    """The subjects of each fold: every fifth, or where neighbours may be one person, runs of about equal numbers of
-    images."""
-    items = own_items(recipe, root)
-    subjects = sorted({item.subject for item in items})
-    if not recipe.data.neighbours:
-        return [tuple(subjects[k::FOLDS]) for k in range(FOLDS)]
-    folds: list[list[str]] = [[] for _ in range(FOLDS)]
-    done = 0
-    for subject in subjects:
-        folds[min(FOLDS - 1, FOLDS * done // len(items))].append(subject)
-        done += sum(item.subject == subject for item in items)
-    return [tuple(fold) for fold in folds]
 
 
 def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
@@ -48,7 +33,7 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     root, about = data_root(), ABOUT[recipe.anatomy]
     training = msgspec.structs.replace(recipe.training, steps=steps)
     each: list[list[Case]] = []
-    for number, held in enumerate(fold_subjects(recipe, root)):
+    for number, held in enumerate(fold_subjects(recipe, root, FOLDS)):
         fold = msgspec.structs.replace(
             recipe, splits=SplitSpec(tune=held, conformal=(), test=()), training=training
         )
@@ -71,11 +56,11 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.folds", description=__doc__)
-    parser.add_argument("recipe")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
+    parser.add_argument("--out", type=Path, help="default build/NAME")
+    parser.add_argument("--steps", type=positive, default=4000)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--workers", type=int, choices=range(17), default=1, metavar="N")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
@@ -84,8 +69,10 @@ def main() -> None:
         cross_validate(
             recipe, arguments.out or Path("build") / recipe.name, arguments.steps, arguments.workers
         )
-    except EdgeError as error:
+    except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,11 +61,15 @@ def loss_of(output: Output, batch: Batch, elliptic: bool) -> dict[str, Tensor]:
     return found
 
 
-class Sizes:
+class Sizes(NamedTuple):
     """Moments of weights, each (n, labels): centre, spread and the size that is measured."""
 
-    def __init__(self, x: Tensor, y: Tensor, xx: Tensor, yy: Tensor, xy: Tensor, size: Tensor) -> None:
-        self.x, self.y, self.xx, self.yy, self.xy, self.size = x, y, xx, yy, xy, size
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
+    size: Tensor
 
 
 def sizes_of(weight: Tensor, elliptic: bool) -> Sizes:

@@ -19,10 +19,7 @@ BEND_SHARE = 0.012  # of the side: its standard deviation
 def placed(item: Stored, vary: VarySpec, rng: np.random.Generator, light: bool) -> tuple[Grey, Grey]:
     """(image, masks) of an item at another place; most of its structure stays in the picture."""
     height, width = item.image.shape
-    if light:
-        matrix = _light(item, rng)
-    else:
-        matrix = _free(item, vary, rng)
+    matrix = _light(item, rng) if light else _free(item, vary, rng)
     if rng.random() < vary.flip:
         matrix = np.asarray(np.array([[-1, 0, width - 1], [0, 1, 0]]) @ _square(matrix), np.float32)
     if rng.random() < vary.upside_down and not light:

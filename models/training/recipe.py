@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 
 HOME = Path(__file__).resolve().parent / "recipes"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class DataSpec(Table, frozen=True):
@@ -36,7 +37,7 @@ class ForeignSpec(Table, frozen=True):
     """What the model must not read, and how often it is shown while training."""
 
     share: Share  # of all examples
-    mix: dict[str, float]  # kind -> weight among the foreign
+    mix: dict[str, Weight]  # kind -> weight among the foreign
     present: tuple[str, ...] = ()  # kinds that do show the anatomy, though without a mask
     cines: tuple[str, ...] = ()  # DICOM files trained on as `echo`
 
@@ -66,6 +67,17 @@ class VarySpec(Table, frozen=True):
     views: bool = False  # quarter turns and inverted grey, which the network then tells
 
 
+class LossSpec(Table, frozen=True):
+    """Weights of the parts of the loss, see `loss.loss_of`; a part that is not named has none."""
+
+    cross: float = 0.0
+    dice: float = 0.0
+    size: float = 0.0
+    shape: float = 0.0
+    presence: float = 0.0
+    view: float = 0.0
+
+
 class TrainSpec(Table, frozen=True):
     """The schedule: one cycle of the learning rate over `steps` batches."""
 
@@ -73,16 +85,7 @@ class TrainSpec(Table, frozen=True):
     batch: int = 16
     rate: float = 3e-3
     seed: int = 1
-    loss: dict[str, float] = msgspec.field(
-        default_factory=lambda: {
-            "cross": 1.0,
-            "dice": 1.0,
-            "size": 1.0,
-            "shape": 0.0,
-            "presence": 0.3,
-            "view": 0.3,
-        }
-    )
+    loss: LossSpec = LossSpec(cross=1.0, dice=1.0, size=1.0, presence=0.3, view=0.3)
 
 
 class ShipSpec(Table, frozen=True):
@@ -136,9 +139,14 @@ class Recipe(Table, frozen=True):
 
 def read_recipe(name_or_file: str) -> Recipe:
     """The recipe of this name, or in this file. Raises ConfigError for one that cannot be followed."""
-    path = HOME / f"{name_or_file}.toml"
-    if not path.is_file():
-        path = Path(name_or_file)
+    named, path = HOME / f"{name_or_file}.toml", Path(name_or_file)
+    if named.is_file():
+        path = named
+    elif not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in HOME.glob("*.toml")))
+        raise ConfigError(
+            f"recipe {name_or_file}: no such name or file; choose {shipped}, or name a TOML file"
+        )
     recipe = read_toml(path, Recipe)
     listed = Counter([*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test])
     twice = sorted(subject for subject, times in listed.items() if times > 1)
@@ -149,6 +157,14 @@ def read_recipe(name_or_file: str) -> Recipe:
     for split in ("tune", "conformal", "test"):
         if not getattr(recipe.splits, split):
             raise ConfigError(f"{path}: [splits] {split} is empty; name at least one subject")
+    if recipe.foreign.share and not recipe.foreign.mix:
+        raise ConfigError(
+            f"{path}: [foreign] share is {recipe.foreign.share:g}, but [foreign.mix] names no kind"
+        )
     if any(side % 16 for side in recipe.network.grid_hw):
         raise ConfigError(f"{path}: grid_hw {recipe.network.grid_hw}: want multiples of 16")
+    if recipe.vary.views and recipe.network.grid_hw[0] != recipe.network.grid_hw[1]:
+        raise ConfigError(
+            f"{path}: grid_hw {recipe.network.grid_hw}: want a square, since [vary] views turns it"
+        )
     return recipe

@@ -20,7 +20,7 @@ import torch
 
 from edge_runtime.build.bundle import manifest_toml
 from edge_runtime.build.quantize import Job, quantize
-from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.errors import BackendError, ConfigError, EdgeError
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import (
     GateSpec,
@@ -82,7 +82,8 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
 
 
 def _half_widths(results: dict[str, Any]) -> dict[str, HalfWidth]:
-    """By measurement; a share of a pixel value holds for the same value in millimetres."""
+    """By measurement. A share of a pixel value holds for the same value in millimetres; which band that would be in
+    is not known there, so it gets the widest."""
     found: dict[str, HalfWidth] = {}
     for name, one in results["intervals"].items():
         *bands, last = one["half"]
@@ -90,7 +91,9 @@ def _half_widths(results: dict[str, Any]) -> dict[str, HalfWidth]:
             {"absolute": last["absolute"], "relative": last["relative"], "bands": bands}, HalfWidth
         )
         found[name] = width
-        found[name.removesuffix("_px")] = width
+        if name.endswith("_px"):
+            widest = max(band["relative"] for band in one["half"])
+            found[name.removesuffix("_px")] = HalfWidth(relative=widest)
     return found
 
 
@@ -157,7 +160,10 @@ def _speed(bundle: Path) -> dict[str, dict[str, float]]:
     """Milliseconds by instruction set, runtime and precision."""
     script = ROOT / "benchmarks" / "precisions.py"
     command = [sys.executable, str(script), "--model", str(bundle), "--json"]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BackendError(f"{script}: failed: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+    told = json.loads(done.stdout)
     return {"all": told["ms"], "AVX2-VNNI at most": told["ms_avx2_vnni"]}
 
 
@@ -173,7 +179,7 @@ def main() -> None:
         if not (built / "weights.pt").is_file():
             raise ConfigError(f"{built}/weights.pt: does not exist; train first")
         ship(recipe, built, arguments.to or ROOT / "models" / recipe.name)
-    except EdgeError as error:
+    except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

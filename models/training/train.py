@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import math
+import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, EdgeError
 from models.training.data import Stored, data_root, load_training
 from models.training.examples import Example, Examples
 from models.training.loss import Batch, loss_of
@@ -57,11 +58,17 @@ class State:
         return cls(network, copy.deepcopy(network).eval(), optimizer)
 
     def resume(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        """Goes on from where `save` was called. Raises ConfigError for the file of another network."""
+        try:
+            state = torch.load(checkpoint, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise ConfigError(
+                f"{checkpoint}: is no checkpoint of this recipe's network; remove it to start again, or name another --out"
+            ) from error
 
     def save(self, checkpoint: Path) -> None:
         new = checkpoint.with_suffix(".new")
@@ -82,17 +89,18 @@ class Stream(IterableDataset[Example]):
         return iter(Examples(self.recipe, self.stored, seed))
 
 
-def train(recipe: Recipe, out: Path, workers: int = 0, without: frozenset[str] = frozenset()) -> Path:
+def train(recipe: Recipe, out: Path, workers: int = 0) -> Path:
     """Trains until `recipe.training.steps`; returns the file of the weights. Raises ConfigError before it starts for
     data that do not fit the recipe, and for a loss that is not finite, with the batch that caused it."""
-    stored = load_training(recipe, data_root(), without)
+    stored = load_training(recipe, data_root())
+    Examples(recipe, stored, seed=0)  # refuses here, and not in a worker, what it cannot draw from
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state, checkpoint = State.fresh(recipe, device), out / "checkpoint.pt"
     if checkpoint.is_file():
         state.resume(checkpoint)
     _log({"training on": dict(Counter(item.kind for item in stored)), "step": state.step})
-    spec, parts, begun = recipe.training, Counter[str](), monotonic_ns()
+    spec, parts, since, begun = recipe.training, Counter[str](), state.step, monotonic_ns()
     loader = DataLoader(Stream(recipe, stored, state.step), spec.batch, num_workers=workers, collate_fn=list)
     for examples in islice(loader, max(0, spec.steps - state.step)):
         parts.update(_step(state, examples, spec, recipe.anatomy in ELLIPTIC, device))
@@ -100,9 +108,10 @@ def train(recipe: Recipe, out: Path, workers: int = 0, without: frozenset[str] =
         if state.step % EVERY == 0 or state.step == spec.steps:
             state.seconds += (monotonic_ns() - begun) / 1e9
             begun = monotonic_ns()
-            means = {name: round(value / EVERY, 4) for name, value in parts.items()}
+            means = {name: round(value / (state.step - since), 4) for name, value in parts.items()}
             _log({"step": state.step, "seconds": round(state.seconds), **means})
             parts.clear()
+            since = state.step
             state.save(checkpoint)
     weights = out / "weights.pt"
     about = {"seconds": state.seconds, "steps": state.step, "seed": spec.seed, "recipe": recipe.name}
@@ -122,7 +131,7 @@ def _step(
         output = state.network(grey)
     parts = loss_of(output, batch, elliptic)
     total = sum(
-        (spec.loss.get(name, 0.0) * value for name, value in parts.items()), torch.zeros((), device=device)
+        (getattr(spec.loss, name) * value for name, value in parts.items()), torch.zeros((), device=device)
     )
     values = {name: float(value.detach()) for name, value in parts.items()}
     if not math.isfinite(sum(values.values())):
@@ -157,13 +166,25 @@ def _log(line: dict[str, object]) -> None:
     print(json.dumps(line), flush=True)
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as argparse wants it."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.train", description=__doc__)
     parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="default build/NAME")
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes that make examples; 0: this one does"
+        "--workers",
+        type=int,
+        choices=range(17),
+        default=1,
+        metavar="N",
+        help="processes that make examples; 0: this one does",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -171,8 +192,10 @@ def main() -> None:
     try:
         recipe = read_recipe(arguments.recipe)
         train(recipe, arguments.out or Path("build") / recipe.name, arguments.workers)
-    except ConfigError as error:
+    except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":
