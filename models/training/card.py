@@ -125,7 +125,7 @@ def _bands(recipe: Recipe, results: dict[str, Any]) -> str:
     unit = results["unit"]
     rows = [
         (
-            f"{band['from']:g} to {band['to']:g} {unit}",
+            _range(band["from"], band["to"], unit),
             band["images"],
             f"{band['dice']:.4f}",
             f"{band['mae']:.2f}",
@@ -147,6 +147,12 @@ split alone holds too few.
     if groups:
         text += f"\n\n### By group\n\n{table(('group', 'images', 'Dice', 'mean absolute error, %'), groups)}"
     return text
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    if low <= 0:
+        return f"below {high:g} {unit}"
+    return f"{low:g} {unit} and more" if high >= 1e9 else f"{low:g} to {high:g} {unit}"
 
 
 def _intervals(results: dict[str, Any]) -> str:

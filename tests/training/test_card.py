@@ -1,0 +1,96 @@
+"""The report of a made-up model, the card that is written of it, and the card's two plots."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from models.training.card import card_of
+from models.training.drawing import DPI, HIGH, WIDE, bland_altman, risk_curve
+from models.training.recipe import Recipe
+from tests.training.measured import SPLITS, measured_recipe, results_of
+
+SECTIONS = [
+    "## Intended use",
+    "## Not to be used",
+    "## Data",
+    "## Splits",
+    "## How accurate",
+    "### Five folds",
+    "### By size",
+    "## Intervals",
+    "## When it is unsure",
+    "## Foreign pictures",
+    "## Precisions and runtimes",
+    "## Speed",
+    "## Size and how to make it again",
+]
+
+
+@pytest.fixture(scope="module", params=["carotid", "fetal_head", "lungs"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Any]:
+    recipe = measured_recipe(request.param)
+    return recipe, results_of(recipe, tmp_path_factory.mktemp("data"))
+
+
+def test_a_card_has_every_section_and_no_placeholder(made: tuple[Recipe, Any]) -> None:
+    recipe, results = made
+    card = card_of(recipe, results)
+    headings = re.findall(r"^##+ .*$", card, re.MULTILINE)
+    assert [heading for heading in headings if heading != "### By group"] == SECTIONS
+    assert ("### By group" in headings) == (recipe.name == "lungs")
+    assert card.startswith(f"# {recipe.name}\n\n**Research use only, not a medical device.**")
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b|TODO|[{}]|1e\+|\?\?", card)
+
+
+def test_every_table_of_a_card_is_as_wide_as_its_head(made: tuple[Recipe, Any]) -> None:
+    tables = re.findall(r"(?:^\|.*\|\n?)+", card_of(*made), re.MULTILINE)
+    assert len(tables) >= 10
+    for one in tables:
+        head, rule, *rows = one.strip().split("\n")
+        assert set(rule) <= set("|- ")
+        assert rows
+        assert {row.count("|") for row in rows} == {head.count("|")}
+
+
+def test_a_card_counts_the_splits_and_the_foreign_pictures(made: tuple[Recipe, Any]) -> None:
+    card = card_of(*made)
+    for split, count in SPLITS.items():
+        assert f"| {split} | {count} | {count} |" in card
+    assert "| abdomen | 1 of 3 | 1 of 3 |" in card
+    assert "| **all** | **2 of 6** | **2 of 6** |" in card
+
+
+def test_a_card_without_folds_or_speed_leaves_them_out(made: tuple[Recipe, Any]) -> None:
+    recipe, results = made
+    card = card_of(recipe, {key: one for key, one in results.items() if key not in ("folds", "speed")})
+    assert "Five folds" not in card
+    assert "## Speed" not in card
+    assert "\n\n\n" not in card
+
+
+def test_limits_come_from_tune_and_intervals_from_conformal(made: tuple[Recipe, Any]) -> None:
+    recipe, results = made
+    assert results["tune"]["withheld"] <= 0.02 * SPLITS["tune"]
+    assert 0 < results["conformal_subjects"] <= SPLITS["conformal"]
+    for one in results["intervals"].values():
+        assert one["test"]["of"] == SPLITS["test"] - results["test"]["withheld"]
+        assert one["test"]["covered"] > 0.75 * one["test"]["of"]
+
+
+def test_the_plots_are_pictures_of_the_size_they_should_have() -> None:
+    rng = np.random.default_rng(1)
+    risk = {"curve": [[0.5, 1.0], [1.0, 2.0]], "aurc_without": 2.0}
+    plots = [
+        bland_altman(rng.uniform(60, 340, 80), rng.normal(0, 2, 80), "head circumference", "mm"),
+        risk_curve(risk, "head circumference", "mm"),
+    ]
+    for png in plots:
+        picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (round(HIGH * DPI), round(WIDE * DPI), 3)
+        assert picture.std() > 5
