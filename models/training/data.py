@@ -78,13 +78,17 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
     folder = root / recipe.data.folder
     table = folder / "meta.csv"
     if not table.is_file():
-        raise ConfigError(f"data: {table} does not exist; recipe {recipe.name} wants images/, masks/ and meta.csv there")
+        raise ConfigError(
+            f"data: {table} does not exist; recipe {recipe.name} wants images/, masks/ and meta.csv there"
+        )
     found = []
     with table.open(newline="") as rows:
         for row in csv.DictReader(rows):
             subject = row.get(recipe.data.subject)
             if not subject:
-                raise ConfigError(f"{table}: {row['file']} has no {recipe.data.subject}, by which images are split")
+                raise ConfigError(
+                    f"{table}: {row['file']} has no {recipe.data.subject}, by which images are split"
+                )
             image = folder / "images" / row["file"]
             mask = (folder / "masks" / row["file"]).with_suffix(".png")
             for path in (image, mask):
@@ -95,9 +99,13 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
     for split in ("tune", "conformal", "test"):
         missing = sorted(set(getattr(recipe.splits, split)) - known)
         if missing:
-            raise ConfigError(f"recipe {recipe.name}: [splits] {split} names {missing[0]}, which {table} does not have")
+            raise ConfigError(
+                f"recipe {recipe.name}: [splits] {split} names {missing[0]}, which {table} does not have"
+            )
     if not any(item.split == "train" for item in found):
-        raise ConfigError(f"recipe {recipe.name}: no subject of {table} is left to train on; shorten [splits]")
+        raise ConfigError(
+            f"recipe {recipe.name}: no subject of {table} is left to train on; shorten [splits]"
+        )
     return found
 
 
@@ -113,7 +121,9 @@ def foreign_items(recipe: Recipe, root: Path) -> list[Item]:
         with (root / folder / "meta.csv").open(newline="") as rows:
             for row in list(csv.DictReader(rows))[:: FEWEST_SET if folder == "fetal_head" else 1]:
                 owner = row[column]
-                found.append(Item(root / folder / "images" / row["file"], folder, foreign_split_of(owner), owner))
+                found.append(
+                    Item(root / folder / "images" / row["file"], folder, foreign_split_of(owner), owner)
+                )
     return found
 
 
@@ -225,5 +235,9 @@ def phantoms(recipe: Recipe) -> list[Stored]:
 def _phantom(pattern: str, share: float, seed: int) -> PhantomSpec:
     """A drawing of the pattern's smallest (`share` 0) to its largest structure (1)."""
     return PhantomSpec(
-        pattern, hc_mm=60.0 + 286.0 * share, lumen_mm=4.5 + 5.0 * share, chest_mm=200.0 + 140.0 * share, seed=seed
+        pattern,
+        hc_mm=60.0 + 286.0 * share,
+        lumen_mm=4.5 + 5.0 * share,
+        chest_mm=200.0 + 140.0 * share,
+        seed=seed,
     )

@@ -12,10 +12,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime.build.agreement import dice
 from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
@@ -26,11 +24,11 @@ from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import Artifact, InputSpec, Manifest, Model, OutputSpec, Precision
 from edge_runtime.measure.anatomy import AREA_SHARE, ELLIPTIC, raw_values
 from edge_runtime.measure.ellipse import moment_ellipse, overlap
-from edge_runtime.pictures import full_mask
+from edge_runtime.pictures import full_mask, whole_mask
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import BadFrame, Box, Frame, Geometry, Mask, Origin, Spacing
+from edge_runtime.types import BadFrame, Frame, Origin, Spacing
 from models.training import looks
-from models.training.data import Grey, Item, dicom_frames, foreign_items, own_items, read_grey, read_labels
+from models.training.data import Grey, Item, dicom_frames, foreign_items, read_grey, read_labels
 from models.training.recipe import Recipe
 
 RUNTIMES: dict[str, tuple[type[OpenVinoBackend | OnnxRuntimeBackend], Precision]] = {
@@ -86,11 +84,19 @@ def pipeline_of(recipe: Recipe, model: Path, runtime: str) -> Pipeline:
         anatomy=recipe.anatomy,
         artifacts={"fp32": Artifact(file=model.name)},
         input=InputSpec(grid_hw=recipe.network.grid_hw),
-        output=OutputSpec(mask="mask", labels=recipe.labels, presence="presence", outline=recipe.ship.outline),
+        output=output_of(recipe),
     )
     kind, precision = RUNTIMES[runtime]
     unlimited = Model(home=model.parent, manifest=manifest, sha256="")
     return build_pipeline(unlimited, kind(model, unlimited, precision, 1))
+
+
+def output_of(recipe: Recipe) -> OutputSpec:
+    """What the outputs of an exported model are."""
+    views = {"rotation": "rotation", "polarity": "polarity"} if recipe.views > 1 else {}
+    return OutputSpec(
+        mask="mask", labels=recipe.labels, presence="presence", outline=recipe.ship.outline, **views
+    )
 
 
 def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
@@ -105,18 +111,20 @@ def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
     fit = 1.0
     if anatomy in ELLIPTIC:
         part = result.found.of(result.found.names[0])
-        ellipse = moment_ellipse(part, result.found.geometry.cell_mm(frame.spacing or Spacing(1, 1, SpacingSource.PHANTOM)))
+        ellipse = moment_ellipse(
+            part, result.found.geometry.cell_mm(frame.spacing or Spacing(1, 1, SpacingSource.PHANTOM))
+        )
         fit = 0.0 if ellipse is None else overlap(ellipse, part)
     values = raw_values(anatomy, result.found, frame.spacing)
     values.pop(AREA_SHARE, None)
     return Seen(result.found.presence, min(result.found.confidence), fit, values, scores)
 
 
-def true_values(recipe: Recipe, labels: Grey, spacing: Spacing | None, row: dict[str, str]) -> dict[str, float]:
+def true_values(
+    recipe: Recipe, labels: Grey, spacing: Spacing | None, row: dict[str, str]
+) -> dict[str, float]:
     """The measurements of the true labels (H, W); a published circumference instead of the mask's."""
-    height, width = labels.shape
-    geometry = Geometry(grid_hw=(height, width), content=Box(0, 0, width, height), step_x=1, step_y=1, offset_x=0, offset_y=0)
-    mask = Mask(labels, recipe.labels, geometry, (1.0,) * len(recipe.labels), (0.0,) * len(recipe.labels), 1.0)
+    mask = whole_mask(labels, recipe.labels)
     values = raw_values(recipe.anatomy, mask, spacing)
     values.pop(AREA_SHARE, None)
     if row.get("hc_mm"):
@@ -127,7 +135,9 @@ def true_values(recipe: Recipe, labels: Grey, spacing: Spacing | None, row: dict
 # ---------------------------------------------------------------- what is looked at
 
 
-def labelled_frames(recipe: Recipe, root: Path, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, str], Frame, Grey]]:
+def labelled_frames(
+    recipe: Recipe, root: Path, items: Iterable[Item]
+) -> Iterator[tuple[Item, dict[str, str], Frame, Grey]]:
     """Each item with its row of meta.csv, its image as the runtime reads it and its true labels (H, W)."""
     by_name = {item.path.name: item for item in items}
     with (root / recipe.data.folder / "meta.csv").open(newline="") as table:
@@ -142,7 +152,9 @@ def labelled_frames(recipe: Recipe, root: Path, items: Iterable[Item]) -> Iterat
             yield by_name[name], rows[name], frame, read_labels(by_name[name], recipe, frame.size_hw)
 
 
-def cases_of(recipe: Recipe, root: Path, pipelines: dict[str, Pipeline], items: Iterable[Item]) -> dict[str, list[Case]]:
+def cases_of(
+    recipe: Recipe, root: Path, pipelines: dict[str, Pipeline], items: Iterable[Item]
+) -> dict[str, list[Case]]:
     """The items as each pipeline sees them, in one order."""
     found: dict[str, list[Case]] = {name: [] for name in pipelines}
     for item, row, frame, truth in labelled_frames(recipe, root, items):
@@ -170,7 +182,7 @@ def foreign_frames(recipe: Recipe, root: Path) -> Iterator[tuple[str, str, Grey]
         for index in range(20):
             yield f"phantom {pattern}", "test", render(PhantomSpec(pattern=pattern, seed=5), index)[0]
     for seed in range(1, 21):
-        yield f"phantom without", "test", render(PhantomSpec(seed=seed, empty=1), 0)[0]
+        yield "phantom without", "test", render(PhantomSpec(seed=seed, empty=1), 0)[0]
 
 
 def frame_of(pixels: Grey, name: str, pixel_mm: float | None = None) -> Frame:
@@ -181,4 +193,7 @@ def frame_of(pixels: Grey, name: str, pixel_mm: float | None = None) -> Frame:
 
 def look_at_foreign(recipe: Recipe, root: Path, pipeline: Pipeline) -> list[tuple[str, str, Seen]]:
     """(class, split, what was seen) of every foreign frame."""
-    return [(kind, split, look(pipeline, frame_of(grey, kind))) for kind, split, grey in foreign_frames(recipe, root)]
+    return [
+        (kind, split, look(pipeline, frame_of(grey, kind)))
+        for kind, split, grey in foreign_frames(recipe, root)
+    ]

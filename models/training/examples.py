@@ -43,7 +43,11 @@ class Examples:
         for item in stored:
             if not item.own:
                 self.foreign.setdefault(item.kind, []).append(item)
-        mix = {kind: weight for kind, weight in recipe.foreign.mix.items() if kind in self.foreign or kind in MADE}
+        mix = {
+            kind: weight
+            for kind, weight in recipe.foreign.mix.items()
+            if kind in self.foreign or kind in MADE
+        }
         self.kinds, weights = list(mix), np.array(list(mix.values()))
         self.shares = weights / weights.sum()
         self.strangers = [
@@ -80,7 +84,9 @@ class Examples:
         presence = float(kind in self.recipe.foreign.present)
         if kind == "nothing":
             grid = looks.nothing(self.recipe.network.grid_hw, rng)
-            return self._example(grid, np.zeros((len(self.recipe.labels), *grid.shape), np.uint8), True, 0.0, 0, 0)
+            return self._example(
+                grid, np.zeros((len(self.recipe.labels), *grid.shape), np.uint8), True, 0.0, 0, 0
+            )
         some = self.own[int(rng.integers(len(self.own)))]
         if kind == "beside":
             part = placement.enlarged_part(some, rng)
@@ -125,7 +131,9 @@ class Examples:
         vary, rng = self.recipe.vary, self.rng
         size = self.recipe.network.grid_hw[1], self.recipe.network.grid_hw[0]
         grid = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        truth = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(np.uint8)
+        truth = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(
+            np.uint8
+        )
         if not light:
             grid = looks.varied(grid, vary.look, vary.grey, rng)
         turned = int(rng.integers(1, 4)) if vary.views and rng.random() < 0.2 else 0

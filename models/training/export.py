@@ -14,7 +14,21 @@ from models.training.network import Network, Shipped
 from models.training.recipe import Recipe
 
 OPSET = 17
-OPERATORS = {"Cast", "Mul", "Conv", "Relu", "Add", "Resize", "DepthToSpace", "Sigmoid", "Softmax", "GlobalAveragePool", "Flatten", "Slice", "Constant"}
+OPERATORS = {
+    "Cast",
+    "Mul",
+    "Conv",
+    "Relu",
+    "Add",
+    "Resize",
+    "DepthToSpace",
+    "Sigmoid",
+    "Softmax",
+    "GlobalAveragePool",
+    "Flatten",
+    "Slice",
+    "Constant",
+}
 
 
 def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
@@ -42,7 +56,9 @@ def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
     onnx.checker.check_model(graph, full_check=True)
     strange = {node.op_type for node in graph.graph.node} - OPERATORS
     if strange:
-        raise ConfigError(f"export: the graph of {recipe.name} holds {sorted(strange)}, wanted only {sorted(OPERATORS)}")
+        raise ConfigError(
+            f"export: the graph of {recipe.name} holds {sorted(strange)}, wanted only {sorted(OPERATORS)}"
+        )
     onnx.save(graph, str(new))
     new.replace(target)
 
@@ -50,7 +66,11 @@ def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
 def multiply_adds(model: Path) -> int:
     """Multiply-adds of the convolutions, from the shapes in the graph."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(model))).graph
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info
+    }
     weights = {one.name: list(one.dims) for one in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    return sum(math.prod(weights[node.input[1]]) * math.prod(shapes[node.output[0]][2:]) for node in convolutions)
+    return sum(
+        math.prod(weights[node.input[1]]) * math.prod(shapes[node.output[0]][2:]) for node in convolutions
+    )

@@ -49,7 +49,9 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     training = msgspec.structs.replace(recipe.training, steps=steps)
     each: list[list[Case]] = []
     for number, held in enumerate(fold_subjects(recipe, root)):
-        fold = msgspec.structs.replace(recipe, splits=SplitSpec(tune=held, conformal=(), test=()), training=training)
+        fold = msgspec.structs.replace(
+            recipe, splits=SplitSpec(tune=held, conformal=(), test=()), training=training
+        )
         home = out / f"fold_{number}"
         if not (home / "weights.pt").is_file():
             train(fold, home, workers)
@@ -79,7 +81,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     try:
         recipe = read_recipe(arguments.recipe)
-        cross_validate(recipe, arguments.out or Path("build") / recipe.name, arguments.steps, arguments.workers)
+        cross_validate(
+            recipe, arguments.out or Path("build") / recipe.name, arguments.steps, arguments.workers
+        )
     except EdgeError as error:
         sys.exit(f"error: {error}")
 

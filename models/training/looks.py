@@ -14,7 +14,9 @@ from models.training.data import Grey
 Floats = NDArray[np.float32]
 
 
-def varied(image: Grey, look: Literal["ultrasound", "xray"], grey_share: float, rng: np.random.Generator) -> Grey:
+def varied(
+    image: Grey, look: Literal["ultrasound", "xray"], grey_share: float, rng: np.random.Generator
+) -> Grey:
     """`image` (h, w) as another scanner, another hand or another screen would have shown it; gain and contrast of
     ultrasound vary by `grey_share` of the usual."""
     x = image.astype(np.float32)
@@ -106,7 +108,9 @@ def _sharpness(x: Floats, rng: np.random.Generator) -> Floats:
 def _shadow(x: Floats, rng: np.random.Generator) -> Floats:
     height, width = x.shape
     column = np.arange(width, dtype=np.float32)
-    dark = 1 - rng.uniform(0.3, 0.95) * np.exp(-(((column - rng.uniform(0, width)) / rng.uniform(4, 25)) ** 2))
+    dark = 1 - rng.uniform(0.3, 0.95) * np.exp(
+        -(((column - rng.uniform(0, width)) / rng.uniform(4, 25)) ** 2)
+    )
     begin = int(rng.uniform(0, 0.7) * height)
     x[begin:] *= dark.astype(np.float32)
     return x

@@ -19,10 +19,7 @@ BEND_SHARE = 0.012  # of the side: its standard deviation
 def placed(item: Stored, vary: VarySpec, rng: np.random.Generator, light: bool) -> tuple[Grey, Grey]:
     """(image, masks) of an item at another place; most of its structure stays in the picture."""
     height, width = item.image.shape
-    if light:
-        matrix = _light(item, rng)
-    else:
-        matrix = _free(item, vary, rng)
+    matrix = _light(item, rng) if light else _free(item, vary, rng)
     if rng.random() < vary.flip:
         matrix = np.asarray(np.array([[-1, 0, width - 1], [0, 1, 0]]) @ _square(matrix), np.float32)
     if rng.random() < vary.upside_down and not light:
@@ -127,7 +124,12 @@ def windowed(image: Grey, masks: Grey, own: bool, rng: np.random.Generator) -> G
     if own:
         x, y, w, h = cv2.boundingRect(masks.max(0))
         margin = rng.uniform(-2, 30)
-        box = [min(box[0], x - margin), min(box[1], y - margin), max(box[2], x + w + margin), max(box[3], y + h + margin)]
+        box = [
+            min(box[0], x - margin),
+            min(box[1], y - margin),
+            max(box[2], x + w + margin),
+            max(box[3], y + h + margin),
+        ]
     x0, y0, x1, y1 = (max(0, int(value)) for value in box)
     out = np.zeros_like(image)
     out[y0:y1, x0:x1] = image[y0:y1, x0:x1]

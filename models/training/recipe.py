@@ -74,7 +74,14 @@ class TrainSpec(Table, frozen=True):
     rate: float = 3e-3
     seed: int = 1
     loss: dict[str, float] = msgspec.field(
-        default_factory=lambda: {"cross": 1.0, "dice": 1.0, "size": 1.0, "shape": 0.0, "presence": 0.3, "view": 0.3}
+        default_factory=lambda: {
+            "cross": 1.0,
+            "dice": 1.0,
+            "size": 1.0,
+            "shape": 0.0,
+            "presence": 0.3,
+            "view": 0.3,
+        }
     )
 
 
@@ -136,7 +143,9 @@ def read_recipe(name_or_file: str) -> Recipe:
     listed = Counter([*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test])
     twice = sorted(subject for subject, times in listed.items() if times > 1)
     if twice:
-        raise ConfigError(f"{path}: [splits]: {twice[0]} is named {listed[twice[0]]} times; a subject is in one split")
+        raise ConfigError(
+            f"{path}: [splits]: {twice[0]} is named {listed[twice[0]]} times; a subject is in one split"
+        )
     for split in ("tune", "conformal", "test"):
         if not getattr(recipe.splits, split):
             raise ConfigError(f"{path}: [splits] {split} is empty; name at least one subject")

@@ -59,7 +59,11 @@ ABOUT = {
         value="lumen_area_px",
         unit="px²",
         bands=((0.0, 11_000.0), (11_000.0, 12_500.0), (12_500.0, 1e9)),
-        intervals={"lumen_area_px": False, "lumen_diameter_major_px": False, "lumen_diameter_minor_px": False},
+        intervals={
+            "lumen_area_px": False,
+            "lumen_diameter_major_px": False,
+            "lumen_diameter_minor_px": False,
+        },
         relative=True,
         large=lambda case: abs(case.error("lumen_area_px")) > 0.1 * case.true["lumen_area_px"],
         large_is="above 10 %",
@@ -94,7 +98,9 @@ def look_at_all(recipe: Recipe, root: Path, model: Path) -> Seens:
     items = [item for item in own_items(recipe, root) if item.split != "train"]
     pipelines = {name: pipeline_of(recipe, model, name) for name in RUNTIMES}
     try:
-        return Seens(cases_of(recipe, root, pipelines, items), look_at_foreign(recipe, root, pipelines[REFERENCE]))
+        return Seens(
+            cases_of(recipe, root, pipelines, items), look_at_foreign(recipe, root, pipelines[REFERENCE])
+        )
     finally:
         for pipeline in pipelines.values():
             pipeline.close()
@@ -120,7 +126,9 @@ def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
         "held_out": describe(cases, about.value, about.bands, rule),
         "groups": _groups(cases, about, rule),
         "risk": risk_coverage(cases, about.value, about.large),
-        "intervals": {name: _interval(calm, told, name, about, ratio) for name, ratio in about.intervals.items()},
+        "intervals": {
+            name: _interval(calm, told, name, about, ratio) for name, ratio in about.intervals.items()
+        },
         "conformal_images": len(calm),
         "conformal_subjects": len({case.subject for case in calm}),
         "foreign": foreign_rates(seens.foreign, rule),
@@ -132,7 +140,9 @@ def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
     }
 
 
-def _interval(calm: Sequence[Case], told: Sequence[Case], name: str, about: Subject, ratio: bool) -> dict[str, Any]:
+def _interval(
+    calm: Sequence[Case], told: Sequence[Case], name: str, about: Subject, ratio: bool
+) -> dict[str, Any]:
     bands = about.bands if name == about.value else EVERYTHING
     half = half_widths(calm, name, bands, ratio)
     return {"half": half, "test": covered(told, name, half)}

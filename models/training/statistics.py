@@ -33,10 +33,11 @@ def choose_rule(tune: Sequence[Seen], foreign: Sequence[Seen]) -> dict[str, floa
     strange = max((seen.presence for seen in foreign), default=0.0)
     middle = (logit(lowest) + min(logit(lowest), logit(strange))) / 2
     limit = 1 / (1 + math.exp(-max(middle, logit(lowest) - 1.5)))
+    fit = min(seen.fit for seen in kept)
     return {
         "min_presence": math.floor(1000 * min(0.95, limit)) / 1000,
         "min_confidence": math.floor(1000 * (min(seen.confidence for seen in kept) - 0.01)) / 1000,
-        "min_ellipse_iou": max(0.0, math.floor(1000 * (min(seen.fit for seen in kept) - 0.01)) / 1000),
+        "min_ellipse_iou": 0.0 if fit == 1.0 else math.floor(1000 * (fit - 0.01)) / 1000,  # 1: not asked
     }
 
 
@@ -50,7 +51,9 @@ def shown(seen: Seen, rule: dict[str, float]) -> bool:
     )
 
 
-def foreign_rates(seen: Sequence[tuple[str, str, Seen]], rule: dict[str, float]) -> dict[str, dict[str, list[int]]]:
+def foreign_rates(
+    seen: Sequence[tuple[str, str, Seen]], rule: dict[str, float]
+) -> dict[str, dict[str, list[int]]]:
     """Per class and split: [images for which a number would be shown, images]."""
     rates: dict[str, dict[str, list[int]]] = {}
     for kind, split, one in seen:
@@ -63,7 +66,9 @@ def foreign_rates(seen: Sequence[tuple[str, str, Seen]], rule: dict[str, float])
 # ---------------------------------------------------------------- how far off
 
 
-def describe(cases: Sequence[Case], primary: str, bands: Sequence[tuple[float, float]], rule: dict[str, float]) -> dict[str, Any]:
+def describe(
+    cases: Sequence[Case], primary: str, bands: Sequence[tuple[float, float]], rule: dict[str, float]
+) -> dict[str, Any]:
     """Dice and the errors of `primary` over all cases, withheld or not, and by size band of its true value."""
     scores = np.array([case.dice for case in cases])
     true = np.array([case.true[primary] for case in cases])
@@ -72,12 +77,20 @@ def describe(cases: Sequence[Case], primary: str, bands: Sequence[tuple[float, f
     return {
         "images": len(cases),
         "dice": dice_of(scores),
-        "per_label": [float(np.mean([case.seen.dice[k] for case in cases])) for k in range(len(cases[0].seen.dice))],
+        "per_label": [
+            float(np.mean([case.seen.dice[k] for case in cases])) for k in range(len(cases[0].seen.dice))
+        ],
         "error": {**errors_of(error, true), **bootstrap(error, true)},
         "shown": errors_of(error[kept], true[kept]),
         "withheld": int((~kept).sum()),
         "bands": [
-            {"from": low, "to": high, "images": int(inside.sum()), "dice": float(scores[inside].mean()), **errors_of(error[inside], true[inside])}
+            {
+                "from": low,
+                "to": high,
+                "images": int(inside.sum()),
+                "dice": float(scores[inside].mean()),
+                **errors_of(error[inside], true[inside]),
+            }
             for low, high in bands
             if (inside := (true >= low) & (true < high)).any()
         ],
@@ -146,13 +159,17 @@ def risk_coverage(cases: Sequence[Case], primary: str, large: Callable[[Case], b
         "aurc": float(risk.mean()),
         "aurc_ideal": float(ideal.mean()),
         "aurc_without": float(error.mean()),
-        "curve": [[(k + 1) / len(risk), float(risk[k])] for k in range(0, len(risk), max(1, len(risk) // 40))],
+        "curve": [
+            [(k + 1) / len(risk), float(risk[k])] for k in range(0, len(risk), max(1, len(risk) // 40))
+        ],
         "large": len(far),
         "large_in_last_tenth": caught,
     }
 
 
-def half_widths(cases: Sequence[Case], name: str, bands: Sequence[tuple[float, float]], ratio: bool) -> list[dict[str, float]]:
+def half_widths(
+    cases: Sequence[Case], name: str, bands: Sequence[tuple[float, float]], ratio: bool
+) -> list[dict[str, float]]:
     """Split-conformal half-widths of one value by band of the value that is shown: [{up_to, absolute, relative}].
 
     Neighbouring bands with too few images are joined. Errors of a length or an area grow with it and are taken as a
@@ -176,7 +193,9 @@ def half_widths(cases: Sequence[Case], name: str, bands: Sequence[tuple[float, f
             found.append({"up_to": up_to, "absolute": _up(conformal_quantile(error), 4), "relative": 0.0})
         else:
             value = np.array([case.seen.values[name] for case in inside])
-            found.append({"up_to": up_to, "absolute": 0.0, "relative": _up(conformal_quantile(error / value), 4)})
+            found.append(
+                {"up_to": up_to, "absolute": 0.0, "relative": _up(conformal_quantile(error / value), 4)}
+            )
     return found
 
 
@@ -196,7 +215,12 @@ def covered(cases: Sequence[Case], name: str, half: list[dict[str, float]]) -> d
         widths.append(2 * width)
         inside += abs(case.error(name)) <= width
     low, high = clopper_pearson(inside, len(cases))
-    return {"covered": inside, "of": len(cases), "interval": [low, high], "median_width": float(np.median(widths))}
+    return {
+        "covered": inside,
+        "of": len(cases),
+        "interval": [low, high],
+        "median_width": float(np.median(widths)),
+    }
 
 
 def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
@@ -204,7 +228,9 @@ def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, 
     tail = (1 - level) / 2
 
     def at_least(share: float, k: int) -> float:
-        return math.fsum(math.comb(count, i) * share**i * (1 - share) ** (count - i) for i in range(k, count + 1))
+        return math.fsum(
+            math.comb(count, i) * share**i * (1 - share) ** (count - i) for i in range(k, count + 1)
+        )
 
     def solve(rising: Callable[[float], float]) -> float:
         low, high = 0.0, 1.0
@@ -218,9 +244,16 @@ def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, 
     return lower, upper
 
 
-def agreement(reference: Sequence[Case], other: Sequence[Case], primary: str, relative: bool) -> dict[str, Any]:
+def agreement(
+    reference: Sequence[Case], other: Sequence[Case], primary: str, relative: bool
+) -> dict[str, Any]:
     """How far another runtime or precision is from the reference, in the value's unit or its share."""
-    delta = np.abs([a.seen.values.get(primary, math.nan) - b.seen.values.get(primary, math.nan) for a, b in zip(reference, other, strict=True)])
+    delta = np.abs(
+        [
+            a.seen.values.get(primary, math.nan) - b.seen.values.get(primary, math.nan)
+            for a, b in zip(reference, other, strict=True)
+        ]
+    )
     if relative:
         delta = delta / np.array([case.true[primary] for case in reference])
     return {
@@ -229,8 +262,12 @@ def agreement(reference: Sequence[Case], other: Sequence[Case], primary: str, re
         "p99": float(np.nanpercentile(delta, 99)),
         "max": float(np.nanmax(delta)),
         "dice": float(np.mean([case.dice for case in other])),
-        "dice_difference": abs(float(np.mean([a.dice - b.dice for a, b in zip(reference, other, strict=True)]))),
-        "presence": max(abs(a.seen.presence - b.seen.presence) for a, b in zip(reference, other, strict=True)),
+        "dice_difference": abs(
+            float(np.mean([a.dice - b.dice for a, b in zip(reference, other, strict=True)]))
+        ),
+        "presence": max(
+            abs(a.seen.presence - b.seen.presence) for a, b in zip(reference, other, strict=True)
+        ),
     }
 
 

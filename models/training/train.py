@@ -121,7 +121,9 @@ def _step(
     with torch.autocast(device.type, torch.bfloat16):
         output = state.network(grey)
     parts = loss_of(output, batch, elliptic)
-    total = sum((spec.loss.get(name, 0.0) * value for name, value in parts.items()), torch.zeros((), device=device))
+    total = sum(
+        (spec.loss.get(name, 0.0) * value for name, value in parts.items()), torch.zeros((), device=device)
+    )
     values = {name: float(value.detach()) for name, value in parts.items()}
     if not math.isfinite(sum(values.values())):
         shown = ", ".join(f"{example.image.mean():.0f}/{example.masks.mean():.0f}" for example in examples)
@@ -160,7 +162,9 @@ def main() -> None:
     parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that make examples; 0: this one does")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that make examples; 0: this one does"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)  # before its first use: a worker is a fork, and a fork of OpenCV's threads hangs
