@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.measure.ellipse import filled
 from edge_runtime.pipeline import Result
-from edge_runtime.types import Frame, Geometry, Mask
+from edge_runtime.types import Box, Frame, Geometry, Mask
 
 COLOURS_BGR = ((80, 220, 60), (60, 160, 255), (255, 140, 60), (220, 80, 220))
 SMOOTH_CELLS = 0.8  # of the grid: takes the steps out of an enlarged mask without moving its edge
@@ -89,6 +89,13 @@ def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
     for value, part in enumerate(sorted(largest, key=lambda part: centres[part][0]), start=1):
         out[parts == part] = value
     return out
+
+
+def whole_mask(labels: NDArray[np.uint8], names: tuple[str, ...]) -> Mask:
+    """True labels (H, W) as a mask whose grid is the image itself."""
+    height, width = labels.shape
+    geometry = Geometry((height, width), Box(0, 0, width, height), step_x=1, step_y=1, offset_x=0, offset_y=0)
+    return Mask(labels, names, geometry, (1.0,) * len(names), (0.0,) * len(names), presence=1.0)
 
 
 def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:

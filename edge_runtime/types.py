@@ -10,6 +10,7 @@ Pixel coordinates are (x, y) with the centre of the first pixel at (0, 0), so pi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -88,6 +89,10 @@ class Origin:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
+
+    def listed_in(self, names: Collection[str]) -> bool:
+        """Whether its subject is among `names`; of a picture that has none, its file."""
+        return (self.subject or self.name.rpartition("/")[2]) in names
 
 
 def printable(name: str) -> str:

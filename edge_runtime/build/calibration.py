@@ -86,7 +86,7 @@ def _distinct(frames: str, pipeline: Pipeline, without: frozenset[str]) -> Itera
         for frame in source.frames():
             if isinstance(frame, BadFrame):
                 raise CalibrationError(f"{frame.error}; a set with a hole is not trusted: mend or remove it")
-            if frame.origin.subject in without:
+            if frame.origin.listed_in(without):
                 continue
             _check(frame, pipeline)
             if (content := frame.content_hash) not in seen:

@@ -25,13 +25,13 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import open_source
 from edge_runtime.infer.model import load_model
-from edge_runtime.measure.anatomy import labels_of
+from edge_runtime.measure.anatomy import AREA_SHARE, labels_of, raw_values
 from edge_runtime.measure.fetal_head import head_circumference_mm
-from edge_runtime.pictures import full_mask, read_truth
+from edge_runtime.pictures import full_mask, read_truth, whole_mask
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import FindingMaker, model_used
 from edge_runtime.sync.journal import Stamp
-from edge_runtime.types import BadFrame, Frame, encode
+from edge_runtime.types import BadFrame, Frame, Mask, encode
 
 WARM_UP = 3
 
@@ -62,6 +62,15 @@ class Reported(msgspec.Struct, frozen=True):
     images: int
 
 
+class ValueErrors(msgspec.Struct, frozen=True):
+    """Of one measurement against that of the true mask, over all images, in percent of the true value."""
+
+    mean_abs_percent: float
+    median_abs_percent: float
+    bias_percent: float
+    images: int
+
+
 class Latency(msgspec.Struct, frozen=True, omit_defaults=True):
     p50: float
     p99: float | None = None
@@ -82,6 +91,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: Latency  # from a frame in memory to its finding
     infer_ms: Latency
     fps: float
+    values: dict[str, ValueErrors]  # by measurement
     hc_mm: LengthErrors | None = None
     hc_reported: Reported | None = None
 
@@ -90,8 +100,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 class Scores:
     """Filled image by image."""
 
+    anatomy: str
     dice: list[float] = field(default_factory=list)
     by_class: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # errors as shares
     hc_error: list[float] = field(default_factory=list)
     shown: list[tuple[float, bool, float]] = field(default_factory=list)  # error, covered, width
     latency_ms: list[float] = field(default_factory=list)
@@ -108,6 +120,8 @@ class Scores:
         self.dice.append(float(np.mean(scores)))
         for name, score in zip(names, scores, strict=False):
             self.by_class[name].append(score)
+        if result.found is not None:
+            self._add_values(result.found, truth, frame)
         if result.status is Status.WITHHELD:
             self.withheld += 1
             for reason in result.reasons:
@@ -117,6 +131,12 @@ class Scores:
             measured = head_circumference_mm(result.found, frame.spacing)
             self.hc_error.append(np.nan if measured is None else measured - hc_mm)
             self._add_shown(result, hc_mm)
+
+    def _add_values(self, found: Mask, truth: NDArray[np.uint8], frame: Frame) -> None:
+        true = raw_values(self.anatomy, whole_mask(truth, found.names), frame.spacing)
+        for name, value in raw_values(self.anatomy, found, frame.spacing).items():
+            if name != AREA_SHARE and true.get(name):
+                self.values[name].append(value / true[name] - 1)
 
     def _add_shown(self, result: Result, hc_mm: float) -> None:
         for measurement in result.measurements:
@@ -137,7 +157,8 @@ def evaluate(
     """Runs every image that has a mask; `progress` gets a line after each. Raises ConfigError where the folder is not as described above."""
     loaded = load_model(model)
     pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads))
-    scores, latency, anatomy = Scores(), _Latency(pipeline), loaded.manifest.anatomy
+    anatomy = loaded.manifest.anatomy
+    scores, latency = Scores(anatomy), _Latency(pipeline)
     try:
         for frame, row in labelled(data, subjects):
             result, total_ms = latency.of(frame)
@@ -169,7 +190,7 @@ def labelled(data: Path, subjects: Path | None) -> Iterator[tuple[Frame, dict[st
             if isinstance(frame, BadFrame):
                 raise ConfigError(str(frame.error))
             row = rows.get(Path(frame.origin.name).name, {})
-            if wanted is not None and row.get("subject") not in wanted:
+            if wanted is not None and not frame.origin.listed_in(wanted):
                 continue
             if (data / "masks" / f"{Path(frame.origin.name).stem}.png").is_file():
                 found += 1
@@ -248,6 +269,7 @@ def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:
         latency_ms=Latency(_percentile(scores.latency_ms, 50), _percentile(scores.latency_ms, 99)),
         infer_ms=Latency(_percentile(scores.infer_ms, 50)),
         fps=1000 * len(values) / sum(scores.latency_ms),
+        values={name: _value_errors(np.array(of)) for name, of in scores.values.items()},
         hc_mm=None
         if not len(errors)
         else LengthErrors(
@@ -258,6 +280,13 @@ def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:
             len(errors),
         ),
         hc_reported=None if not len(errors) else _reported(shown),
+    )
+
+
+def _value_errors(shares: NDArray[np.float64]) -> ValueErrors:
+    percent = 100 * shares
+    return ValueErrors(
+        float(np.abs(percent).mean()), float(np.median(np.abs(percent))), float(percent.mean()), len(percent)
     )
 
 
@@ -285,6 +314,11 @@ def lines(report: Evaluation) -> list[str]:
             f"head circumference: mean absolute error {error.mae:.2f} mm, bias {error.bias:+.2f}, "
             f"95 % below {error.p95_abs:.2f}, worst {error.max_abs:.2f} ({error.images} images)"
         )
+    else:
+        out += [
+            f"{name}: median error {error.median_abs_percent:.2f} %, mean {error.mean_abs_percent:.2f} %, bias {error.bias_percent:+.2f} %"
+            for name, error in report.values.items()
+        ]
     if report.hc_reported is not None and report.hc_reported.mae is not None:
         shown = report.hc_reported
         out.append(

@@ -55,7 +55,9 @@ class MetaTable:
         return from_meta_csv(_number(row.get("spacing_y_mm")), _number(row.get("spacing_x_mm")))
 
     def subject(self, name: str) -> str | None:
-        return self._row(name).get("subject") or None
+        """Who or what the file belongs to: the column `subject`, or the time series it is one of."""
+        row = self._row(name)
+        return row.get("subject") or row.get("sequence") or None
 
     def _row(self, name: str) -> dict[str, str]:
         keys = (prefix + name for prefix in self.prefixes)

@@ -25,9 +25,9 @@ from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import Artifact, InputSpec, Manifest, Model, OutputSpec, Precision
 from edge_runtime.measure.anatomy import AREA_SHARE, ELLIPTIC, raw_values
 from edge_runtime.measure.ellipse import moment_ellipse, overlap
-from edge_runtime.pictures import full_mask
+from edge_runtime.pictures import full_mask, whole_mask
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import BadFrame, Box, Frame, Geometry, Mask, Origin, Spacing
+from edge_runtime.types import BadFrame, Frame, Origin, Spacing
 from models.training import looks
 from models.training.data import Grey, Item, dicom_frames, foreign_items, read_grey, read_labels
 from models.training.recipe import Recipe
@@ -85,13 +85,19 @@ def pipeline_of(recipe: Recipe, model: Path, runtime: str) -> Pipeline:
         anatomy=recipe.anatomy,
         artifacts={"fp32": Artifact(file=model.name)},
         input=InputSpec(grid_hw=recipe.network.grid_hw),
-        output=OutputSpec(
-            mask="mask", labels=recipe.labels, presence="presence", outline=recipe.ship.outline
-        ),
+        output=output_of(recipe),
     )
     kind, precision = RUNTIMES[runtime]
     unlimited = Model(home=model.parent, manifest=manifest, sha256="")
     return build_pipeline(unlimited, kind(model, unlimited, precision, 1))
+
+
+def output_of(recipe: Recipe) -> OutputSpec:
+    """What the outputs of an exported model are."""
+    views = {"rotation": "rotation", "polarity": "polarity"} if recipe.views > 1 else {}
+    return OutputSpec(
+        mask="mask", labels=recipe.labels, presence="presence", outline=recipe.ship.outline, **views
+    )
 
 
 def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
@@ -119,13 +125,7 @@ def true_values(
     recipe: Recipe, labels: Grey, spacing: Spacing | None, row: dict[str, str]
 ) -> dict[str, float]:
     """The measurements of the true labels (H, W); a published circumference instead of the mask's."""
-    height, width = labels.shape
-    geometry = Geometry(
-        grid_hw=(height, width), content=Box(0, 0, width, height), step_x=1, step_y=1, offset_x=0, offset_y=0
-    )
-    mask = Mask(
-        labels, recipe.labels, geometry, (1.0,) * len(recipe.labels), (0.0,) * len(recipe.labels), 1.0
-    )
+    mask = whole_mask(labels, recipe.labels)
     values = raw_values(recipe.anatomy, mask, spacing)
     values.pop(AREA_SHARE, None)
     if row.get("hc_mm"):

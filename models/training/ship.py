@@ -29,16 +29,16 @@ from edge_runtime.infer.model import (
     IntervalSpec,
     LimitSpec,
     Manifest,
-    OutputSpec,
     PrecisionSpec,
     Tolerance,
     load_model,
 )
 from edge_runtime.pipeline import build_pipeline
+from models.training.acquisition import acquisition_rates
 from models.training.card import SHOWN_FIRST, card_of
 from models.training.data import data_root, own_items
 from models.training.drawing import bland_altman, risk_curve
-from models.training.evaluate import REFERENCE, cases_of
+from models.training.evaluate import REFERENCE, cases_of, output_of
 from models.training.export import export_onnx, multiply_adds
 from models.training.recipe import Recipe, read_recipe
 from models.training.report import ABOUT, Seens, errors, look_at_all, report_of
@@ -58,7 +58,6 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
         and scale * bf16["max"] <= BF16_MAX
         and bf16["dice_difference"] <= 0.001
     )
-    views = {"rotation": "rotation", "polarity": "polarity"} if recipe.views > 1 else {}
     return Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -66,9 +65,7 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
         modality=ship.modality,
         view=ship.view,
         input=InputSpec(name="image", grid_hw=recipe.network.grid_hw, dtype="uint8"),
-        output=OutputSpec(
-            mask="mask", labels=recipe.labels, presence="presence", outline=ship.outline, **views
-        ),
+        output=output_of(recipe),
         limits=LimitSpec(spacing_mm=ship.spacing_mm, min_size_px=ship.min_size_px, **rule),
         interval=IntervalSpec(
             coverage=0.9, exams=results["conformal_subjects"], half_width=_half_widths(results)
@@ -109,6 +106,8 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
         value.numel() for name, value in trained["network"].items() if "running" not in name
     )
     results["size_bytes"], results["gmac"] = model.stat().st_size, multiply_adds(model) / 1e9
+    if recipe.anatomy == "lungs":
+        results["acquisition"] = acquisition_rates(recipe, root, model)
     folds = built / "folds.json"
     if folds.is_file():
         results["folds"] = json.loads(folds.read_text())

@@ -33,10 +33,11 @@ def choose_rule(tune: Sequence[Seen], foreign: Sequence[Seen]) -> dict[str, floa
     strange = max((seen.presence for seen in foreign), default=0.0)
     middle = (logit(lowest) + min(logit(lowest), logit(strange))) / 2
     limit = 1 / (1 + math.exp(-max(middle, logit(lowest) - 1.5)))
+    fit = min(seen.fit for seen in kept)
     return {
         "min_presence": math.floor(1000 * min(0.95, limit)) / 1000,
         "min_confidence": math.floor(1000 * (min(seen.confidence for seen in kept) - 0.01)) / 1000,
-        "min_ellipse_iou": max(0.0, math.floor(1000 * (min(seen.fit for seen in kept) - 0.01)) / 1000),
+        "min_ellipse_iou": 0.0 if fit == 1.0 else math.floor(1000 * (fit - 0.01)) / 1000,  # 1: not asked
     }
 
 
@@ -223,7 +224,8 @@ def covered(cases: Sequence[Case], name: str, half: list[dict[str, float]]) -> d
 
 
 def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact binomial interval of a share (Clopper and Pearson 1934), by bisection on the binomial tail."""
+    """Exact binomial interval of a share (Clopper and Pearson 1934), by bisection on the binomial tail; for counts up
+    to a thousand."""
     tail = (1 - level) / 2
 
     def at_least(share: float, k: int) -> float:

@@ -14,7 +14,11 @@ from models.training.report import ABOUT, EVERYTHING, Seens, report_of
 from models.training.statistics import agreement, describe
 
 SPLITS = {"train": 40, "tune": 30, "conformal": 60, "test": 50}  # images, each a subject of its own
-_MIDDLE = {"head_circumference": (60.0, 340.0), "lumen_area_px": (9e3, 14e3), "lung_area_right": (150.0, 260.0)}
+_MIDDLE = {
+    "head_circumference": (60.0, 340.0),
+    "lumen_area_px": (9e3, 14e3),
+    "lung_area_right": (150.0, 260.0),
+}
 
 
 def measured_recipe(name: str) -> Recipe:
@@ -35,13 +39,19 @@ def results_of(recipe: Recipe, root: Path) -> dict[str, Any]:
     seens = Seens({name: _cases(recipe, number) for number, name in enumerate(RUNTIMES)}, _foreign(recipe))
     results = report_of(recipe, root, seens)
     about, reference = ABOUT[recipe.anatomy], seens.cases["openvino_fp32"]
-    results["agreement"]["openvino_int8"] = agreement(reference, _cases(recipe, 5), about.value, about.relative)
+    results["agreement"]["openvino_int8"] = agreement(
+        reference, _cases(recipe, 5), about.value, about.relative
+    )
     results["training"] = {"seconds": 2400.0, "steps": 6000, "seed": 1}
     results |= {"parameters": 900_000, "size_bytes": 3_700_000, "gmac": 0.61}
     results["speed"] = {"all": {"openvino int8": 1.5}, "AVX2-VNNI at most": {"openvino int8": 2.5}}
     unlimited = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
     each = [describe(reference[k::5], about.value, EVERYTHING, unlimited) for k in range(5)]
-    results["folds"] = {"steps": 4000, "each": each, "all": describe(reference, about.value, about.bands, unlimited)}
+    results["folds"] = {
+        "steps": 4000,
+        "each": each,
+        "all": describe(reference, about.value, about.bands, unlimited),
+    }
     return results
 
 

