@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.codes import MeasurementName, Reason
-from edge_runtime.commands.evaluate import evaluate as runtime_evaluate
+from edge_runtime.codes import MeasurementName, Reason, SpacingSource
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import LimitSpec, Model, load_model
-from edge_runtime.measure.ellipse import moment_ellipse
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import Frame
-from models.training import evaluate
-from models.training.data import data_root
-from tests.real import needs_data
+from edge_runtime.types import Frame, Spacing
+from models.training import evaluate, statistics
+from models.training.acquisition import CUT, _variants
+from models.training.recipe import read_recipe
+from models.training.report import ABOUT
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "fetal_head"
 LIMITS = {
     Reason.FOREIGN_IMAGE,
     Reason.LOW_CONFIDENCE,
     Reason.SHAPE_NOT_ELLIPTIC,
     Reason.STRUCTURE_NOT_FOUND,
 }
+MM = Spacing(0.5, 0.5, SpacingSource.PHANTOM)
 
 
 @pytest.fixture(scope="module")
-def unlimited() -> Iterator[Pipeline]:
-    pipeline = evaluate.pipeline_of(FOLDER / "model.onnx", "openvino_fp32")
+def head() -> Model:
+    return load_model("fetal_head")
+
+
+@pytest.fixture(scope="module")
+def unlimited(head: Model) -> Iterator[Pipeline]:
+    pipeline = _limited(head, LimitSpec())
     yield pipeline
     pipeline.close()
+
+
+def _limited(model: Model, limits: LimitSpec) -> Pipeline:
+    path, _ = model.artifact("fp32")
+    free = Model(model.home, msgspec.structs.replace(model.manifest, limits=limits), "")
+    return build_pipeline(free, OpenVinoBackend(path, free, "fp32", 1))
 
 
 def frames() -> list[Frame]:
@@ -49,59 +58,70 @@ def frames() -> list[Frame]:
 
 
 @pytest.mark.slow
-def test_a_limit_parts_the_same_pictures_here_and_in_the_runtime(unlimited: Pipeline) -> None:
-    seen = [evaluate.look(unlimited, frame) for frame in frames()]
-    manifest = load_model("fetal_head").manifest
-    names = ("presence", "confidence", "ellipse_iou")
-    for limit in names:
-        for value in sorted(getattr(one, limit) for one in seen):  # each picture in turn lies on the limit
-            rule = {f"min_{name}": value if name == limit else 0.0 for name in names}
-            limits = msgspec.convert(rule, LimitSpec)
-            model = Model(FOLDER, msgspec.structs.replace(manifest, limits=limits), "")
-            backend = OpenVinoBackend(FOLDER / "model.onnx", model, "fp32", 1)
-            limited = build_pipeline(model, backend)
-            kept = [not LIMITS & set(limited.step(frame).reasons) for frame in frames()]
+def test_a_limit_parts_the_same_pictures_here_and_in_the_runtime(head: Model, unlimited: Pipeline) -> None:
+    pictures = frames()
+    seen = [evaluate.look(unlimited, frame) for frame in pictures]
+    names = {"presence": "presence", "confidence": "confidence", "fit": "ellipse_iou"}
+    for name in names:
+        for value in sorted(getattr(one, name) for one in seen):  # each picture in turn lies on the limit
+            rule = {f"min_{limit}": value if mine == name else 0.0 for mine, limit in names.items()}
+            limited = _limited(head, msgspec.convert(rule, LimitSpec))
+            kept = [not LIMITS & set(limited.step(frame).reasons) for frame in pictures]
             limited.close()
-            assert kept == [evaluate.shown(one, rule) for one in seen], rule
+            assert kept == [statistics.shown(one, rule) for one in seen], rule
 
 
-def test_a_picture_of_nothing_has_no_circumference(unlimited: Pipeline) -> None:
+def test_a_picture_of_nothing_has_no_value(unlimited: Pipeline) -> None:
     seen = evaluate.look(unlimited, evaluate.frame_of(np.zeros((540, 800), np.uint8), "black"))
-    assert np.isnan(seen.hc_mm)
-    assert not evaluate.shown(seen, {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0})
+    assert seen.values == {}
+    assert not statistics.shown(seen, {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0})
 
 
-def test_every_measured_value_has_a_true_one_of_the_same_name() -> None:
+def ellipse(centre: tuple[int, int], a: int, b: int) -> np.ndarray:
+    """(192, 288), True inside."""
     y, x = np.mgrid[:192, :288]
-    ellipse = moment_ellipse(((x - 140) / 80) ** 2 + ((y - 95) / 60) ** 2 <= 1, (0.3, 0.3))
-    values = evaluate.values_of(ellipse)
-    assert values["occipitofrontal_diameter"] == pytest.approx(48, rel=2e-3)
-    assert values["biparietal_diameter"] == pytest.approx(36, rel=2e-3)
-    assert values["cephalic_index"] == pytest.approx(75, rel=2e-3)
-    assert {MeasurementName(name).value for name in values} == set(values)
+    return np.asarray(((x - centre[0]) / a) ** 2 + ((y - centre[1]) / b) ** 2 <= 1)
 
 
-@pytest.mark.parametrize("grows", [True, False], ids=["length", "ratio"])
-def test_the_conformal_half_width_covers_nine_of_ten(grows: bool) -> None:
-    rng = np.random.default_rng(1)
-    true = rng.uniform(60, 340, 4000)
-    error = rng.normal(0, 0.01, 4000) * (true if grows else 200)
-    pairs = np.stack([true + error, true], axis=1)
-    absolute, relative = evaluate.half_width_of(pairs[:1000], pairs[1000:2500], grows)
-    covered = np.abs(error[2500:]) <= np.maximum(absolute, relative * pairs[2500:, 0])
-    assert (relative > 0) is grows
-    assert covered.mean() == pytest.approx(0.9, abs=0.02)
+def test_the_true_values_of_a_drawn_head_are_its_own() -> None:
+    recipe = read_recipe("fetal_head")
+    labels = ellipse((140, 95), 80, 60).astype(np.uint8)
+    values = evaluate.true_values(recipe, labels, MM, {})
+    assert values["occipitofrontal_diameter"] == pytest.approx(80, rel=3e-3)
+    assert values["biparietal_diameter"] == pytest.approx(60, rel=3e-3)
+    assert values["cephalic_index"] == pytest.approx(75, rel=3e-3)
+    assert values["head_circumference"] == pytest.approx(221.03, rel=3e-3)
+    published = evaluate.true_values(recipe, labels, MM, {"hc_mm": "215.5"})
+    assert published == {**values, "head_circumference": 215.5}
 
 
-@pytest.mark.slow
-@needs_data
-def test_the_card_has_the_figures_that_the_runtime_gives() -> None:
-    report = runtime_evaluate(
-        "fetal_head", data_root() / "fetal_head", FOLDER / "test_subjects.txt", "openvino", "fp32"
-    )
-    card = (FOLDER / "CARD.md").read_text()
-    assert f"| Dice | {report.dice.mean:.4f} | {report.dice.median:.4f} | {report.dice.p5:.4f} |" in card
-    error = report.hc_mm
-    assert error is not None
-    assert f"| all | {error.mae:.2f} (" in card
-    assert f"| {error.bias:+.2f} | {error.p95_abs:.2f} | {error.max_abs:.2f} |" in card
+@pytest.mark.parametrize("name", ["carotid", "fetal_head", "lungs"])
+def test_every_value_that_gets_an_interval_is_measured(name: str) -> None:
+    recipe = read_recipe(name)
+    about = ABOUT[recipe.anatomy]
+    labels = ellipse((90, 95), 40, 70).astype(np.uint8)
+    if len(recipe.labels) == 2:
+        labels[ellipse((200, 95), 40, 70)] = 2
+    values = evaluate.true_values(recipe, labels, None if about.value.endswith("_px") else MM, {})
+    assert set(about.intervals) <= set(values)
+    assert about.value in about.intervals
+    assert {MeasurementName(value.removesuffix("_px")).value for value in about.intervals}
+
+
+def test_pictures_for_the_acquisition_check_are_turned_inverted_and_cut_by_known_amounts() -> None:
+    labels = np.zeros((200, 160), np.uint8)
+    labels[20:120, 20:60], labels[20:120, 80:120] = 1, 2
+    pixels = np.where(labels > 0, np.uint8(90), np.uint8(10))
+    pixels[0, 0] = 200  # top left
+    made = dict(_variants(pixels, labels))
+    assert [int(np.argwhere(made[f"turned by {angle}"] == 200).sum()) for angle in (90, 180, 270)] == [
+        199,  # top right
+        199 + 159,  # bottom right
+        159,  # bottom left
+    ]
+    assert np.array_equal(made["inverted"], 255 - pixels)
+    down, across = round(99 * CUT), round(99 * CUT)
+    assert made["cut at the top"].shape == (200 - 20 - down, 160)
+    assert made["cut at the bottom"].shape == (119 - down, 160)
+    assert made["cut at the left"].shape == (200, 160 - 20 - across)
+    assert made["cut at the right"].shape == (200, 119 - across)
