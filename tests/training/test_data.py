@@ -222,6 +222,7 @@ def test_drawn_pictures_are_labelled_and_those_without_the_anatomy_are_not(name:
         assert [bool(mask.any()) for mask in one.masks] == [one.kind == "phantom"] * len(recipe.labels)
 
 
+@pytest.mark.slow
 @needs_data
 def test_every_sixth_frame_of_a_cine_is_an_echo() -> None:
     recipe = read_recipe("carotid")

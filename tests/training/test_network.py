@@ -23,6 +23,7 @@ from models.training.recipe import Recipe  # noqa: E402
 from tests.training.drawn import LUNGS, TINY, tiny  # noqa: E402
 
 pytestmark = pytest.mark.train
+torch.set_num_threads(1)  # threads that wait for one another gain nothing on pictures this small
 
 CPU = torch.device("cpu")
 

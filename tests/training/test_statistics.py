@@ -107,7 +107,7 @@ def test_the_binomial_interval_is_that_of_clopper_and_pearson(
     assert statistics.clopper_pearson(hits, count) == pytest.approx((lower, upper), abs=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_binomial_interval_mirrors_and_holds_the_share(pair: tuple[int, int]) -> None:
     hits, count = pair

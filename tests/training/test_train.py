@@ -23,6 +23,7 @@ from tests.training.drawn import ellipse, tiny, write_heads  # noqa: E402
 from tests.training.measured import measured_recipe, results_of  # noqa: E402
 
 pytestmark = pytest.mark.train
+torch.set_num_threads(1)  # threads that wait for one another gain nothing on pictures this small
 
 
 @pytest.fixture
@@ -107,11 +108,21 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> No
 # ---------------------------------------------------------------- from the command line
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # torch's loader forks
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_the_command_trains_a_recipe_in_a_file(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    command = ["train", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "out"), "--workers", workers]
+    command = [
+        "train",
+        str(tmp_path / "tiny.toml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        workers,
+        "--threads",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", command)
     train.main()
     assert (tmp_path / "out" / "weights.pt").is_file()
