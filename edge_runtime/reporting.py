@@ -28,6 +28,7 @@ from edge_runtime.types import (
     ExamValue,
     Finding,
     ModelUsed,
+    ProfileUsed,
     Quality,
     SourceUsed,
     Timing,
@@ -43,6 +44,7 @@ class FindingMaker:
 
     model: ModelUsed
     pseudonym: Callable[[str], str]
+    profile: ProfileUsed | None = None
 
     def finding(self, result: Result, stamp: Stamp, exam_id: str, kind: Kind) -> Finding:
         origin = result.frame.origin
@@ -80,7 +82,13 @@ class FindingMaker:
                 age_ms=round(result.age_ms, 3),
                 stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()},
             ),
+            profile=self.profile,
         )
+
+
+def maker_for(pipeline: Pipeline, pseudonym: Callable[[str], str]) -> FindingMaker:
+    """The maker of `pipeline`'s findings: they name its model and its site's profile."""
+    return FindingMaker(model_used(pipeline), pseudonym, pipeline.profile)
 
 
 def model_used(pipeline: Pipeline) -> ModelUsed:

@@ -30,7 +30,7 @@ from edge_runtime.codes import (
 )
 from edge_runtime.errors import ConfigError, FrameError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # 1.1: profile
 
 MIN_SIDE_PX = 32  # smaller than any clinical image: a 1x1 is a mistake, not a frame
 MAX_COLOURED = 0.02  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
@@ -265,6 +265,16 @@ class ModelUsed(Record, frozen=True):
     backend: str
 
 
+ProfileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$")]
+
+
+class ProfileUsed(Record, frozen=True):
+    """The site's profile whose limits and intervals were applied (`edge-runtime calibrate`)."""
+
+    name: ProfileName  # as a person typed it: it leaves the device
+    sha256: Sha256  # of the file
+
+
 class SourceUsed(Record, frozen=True):
     """`name` is for people at this machine: `sync/wire.py` removes it from what is sent."""
 
@@ -335,6 +345,7 @@ class Finding(Record, frozen=True):
     priority: Priority
     masks: tuple[MaskRecord, ...]
     timing: Timing
+    profile: ProfileUsed | None = None  # None: the limits and intervals are the model's own
 
 
 class ExamEvent(Record, frozen=True):
@@ -370,6 +381,7 @@ class ExamValue(Record, frozen=True):
 CANONICAL_FIELDS = (
     "schema_version",
     "model",
+    "profile",
     "source",
     "measurements",
     "confidence",
