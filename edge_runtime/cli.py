@@ -372,6 +372,29 @@ def doctor(state: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@app.command(epilog=example("edge-runtime selftest --state state"))
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="A shipped model or a directory with a model.toml; may be repeated (default: every shipped model).",
+)
+@backend_option
+@precision_option
+@threads_option
+@state_option
+@as_json
+def selftest(as_json: bool, **flags: Any) -> None:
+    """Does what is installed here measure what it should? Phantoms through every stage; exit 1 where not."""
+    from edge_runtime.commands import selftest as command
+
+    report = command.selftest(command.Options(**flags), say=_say if sys.stderr.isatty() else None)
+    show(report, as_json, command.lines(report))
+    if not report.ok:
+        _fail_with(command.failures(report))
+
+
 @app.command(epilog=example("edge-runtime lint model.int8.onnx"))
 @click.argument("model", type=FILE)
 @as_json

@@ -18,7 +18,7 @@ from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.commands.words import in_words, listed
 from edge_runtime.config import Config, read_config
-from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.errors import ConfigError, EdgeError, SelftestError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import Source, open_source
 from edge_runtime.infer.model import load_model
@@ -143,6 +143,8 @@ def run(
         state = options.state or default_state()
         _guard(options, state)
         config = read_config(options.config, state)
+        if options.selftest:
+            _require_selftest(options, state, say)
         pipeline = _open_pipeline(options, stack, progress)
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
@@ -171,6 +173,23 @@ def run(
                 raise
         notices.tell()
         return _report(options, reporter, stop.is_set(), problems.told())
+
+
+def _require_selftest(options: RunOptions, state: Path, say: Callable[[str], None]) -> None:
+    """Raises SelftestError where what is about to run does not measure phantoms right."""
+    from edge_runtime.commands.selftest import Options, failures, selftest
+
+    asked = Options(
+        models=(options.model,),
+        backend=options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        state=state,
+    )
+    found = failures(selftest(asked, say))
+    if found:
+        more = f" (and {len(found) - 1} more: edge-runtime selftest)" if len(found) > 1 else ""
+        raise SelftestError(f"--selftest failed, not started: {found[0]}{more}")
 
 
 def _guard(options: RunOptions, state: Path) -> None:
