@@ -75,7 +75,7 @@ def find(
         counted=np.array([name not in UNCOUNTED for name in names]),
         standing=up * np.array([standing[name] for name in names]),
         strictest=up * np.array([STRICTEST.get(name, _up(name) * np.inf) for name in names]),
-        target=target,
+        allowed=int(target * len(numbers) + 1e-9),
     )
     table = up * np.array([[frame[name] for name in names] for frame in numbers])
     limits, good = rule.limits(table), np.quantile(table, GOOD, axis=0)
@@ -100,17 +100,17 @@ class _Rule:
     counted: NDArray[np.bool_]  # the numbers that refuse a frame
     standing: NDArray[np.float64]
     strictest: NDArray[np.float64]
-    target: float
+    allowed: int  # frames of the whole set; the same without a fold, or a whole number would jump
 
     def rank(self, table: NDArray[np.float64]) -> int:
-        """The largest rank at which frames left out one by one are refused in at most `target` of cases."""
+        """The largest rank at which frames left out one by one are refused in `allowed` cases at most."""
         table = table[:, self.counted]
         ordered = np.sort(table, axis=0)
         as_bad = [np.searchsorted(ordered[:, k], table[:, k], "right") - 1 for k in range(table.shape[1])]
         lowest = np.sort(
             np.min(as_bad, axis=0)
         )  # of each frame: how few others are as bad, in its worst number
-        return int(lowest[int(self.target * len(table) + 1e-9)])
+        return int(lowest[min(self.allowed, len(table) - 1)])
 
     def limits(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
         rank = self.rank(table)
