@@ -53,10 +53,14 @@ class Grade(Table, frozen=True):
 
 
 class Width(Table, frozen=True):
-    """Half an interval: the larger of the two."""
+    """Half an interval, in one of two ways."""
 
-    absolute: Finite = 0.0  # in the value's own unit
-    relative: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    scale: Annotated[float, msgspec.Meta(gt=0, le=1e3)] | None = (
+        None  # of the model's own, whatever its shape
+    )
+    relative: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = (
+        None  # of the value, where the model has none
+    )
 
 
 class ProfileFile(Table, frozen=True):
@@ -116,16 +120,32 @@ class Profile:
         gate = self.file.gate
         self._require_tighter("min_ellipse_iou", gate.min_ellipse_iou, settings.min_ellipse_iou)
         tighter = replace(settings, min_ellipse_iou=gate.min_ellipse_iou)
-        own = {name: (width.absolute, width.relative) for name, width in self.file.half_width.items()}
-        if not own:
+        widths, models = self.file.half_width, settings.intervals or {}
+        if not widths:
             return tighter
-        others = settings.intervals or {}
-        if set(others) - set(own) and not math.isclose(settings.coverage, self.file.coverage):
+        twice = sorted(name for name, width in widths.items() if width.scale is None and name in models)
+        if twice:
+            raise ConfigError(
+                f"--profile {self.path}: [half_width.{twice[0]}] wants a scale: the model has an interval of its own"
+            )
+        if set(models) - set(widths) and not math.isclose(settings.coverage, self.file.coverage):
             raise ConfigError(
                 f"--profile {self.path}: its intervals hold {self.file.coverage:g}, the model's {settings.coverage:g}; "
                 "calibrate again with this model"
             )
-        return replace(tighter, intervals={**others, **own}, coverage=self.file.coverage)
+        return replace(
+            tighter,
+            intervals={
+                **models,
+                **{
+                    name: (0.0, width.relative)
+                    for name, width in widths.items()
+                    if width.relative is not None
+                },
+            },
+            scales={name: width.scale for name, width in widths.items() if width.scale is not None},
+            coverage=self.file.coverage,
+        )
 
     def _require_tighter(self, name: str, ours: float, models: float) -> None:
         if ours < models:
@@ -140,6 +160,9 @@ def read_profile(path: Path) -> Profile:
     file = read_toml(path, ProfileFile)
     _require_known(path, "grades", file.grades, set(GRADED))
     _require_known(path, "half_width", file.half_width, {name.value for name in MeasurementName})
+    for name, width in file.half_width.items():
+        if (width.scale is None) == (width.relative is None):
+            raise ConfigError(f"{path}: [half_width.{name}] want either scale or relative")
     for name, grade in file.grades.items():
         better_up = GRADED[name]
         if (grade.good < grade.limit) if better_up else (grade.good > grade.limit):

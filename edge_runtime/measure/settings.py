@@ -19,6 +19,7 @@ class MeasureSettings:
     max_discarded: float = 0.05  # share of a structure outside its largest part
     # By measurement name: half-width in the value's own unit, and as a share of the value; the larger counts.
     intervals: Mapping[str, tuple[float, float]] | None = None
+    scales: Mapping[str, float] | None = None  # a site's factors on these half-widths, by measurement name
     coverage: float = 0.9  # of the intervals, as calibrated
 
     def __post_init__(self) -> None:
@@ -41,5 +42,5 @@ class MeasureSettings:
         rule = None if self.intervals is None else self.intervals.get(name.value)
         if rule is None:
             return None
-        half = max(rule[0], rule[1] * abs(value))
+        half = max(rule[0], rule[1] * abs(value)) * (self.scales or {}).get(name.value, 1.0)
         return value - half, value + half

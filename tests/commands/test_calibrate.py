@@ -16,6 +16,7 @@ from edge_runtime.commands.calibrate.reading import Seen
 from edge_runtime.errors import CalibrationError, ConfigError, OutputError
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.measure.profile import read_profile
+from edge_runtime.measure.settings import MeasureSettings
 
 FRAMES = 36
 
@@ -191,6 +192,10 @@ def test_no_site_is_so_clean_that_one_bright_pixel_is_a_fault() -> None:
     assert found.limits["saturated"].limit >= 0.005
 
 
+OWN = MeasureSettings(intervals={"head_circumference": (1.0, 0.01)})
+NONE = MeasureSettings()
+
+
 def labelled(count: int, *, own: float = 0.0, seed: int = 0) -> list[Seen]:
     random = np.random.default_rng(seed)
     made = []
@@ -206,9 +211,11 @@ def labelled(count: int, *, own: float = 0.0, seed: int = 0) -> list[Seen]:
 
 def test_frames_of_one_subject_count_once_and_the_models_own_shape_is_kept() -> None:
     seen = labelled(60, own=2.0)
-    found = intervals.find_all(seen, {"head_circumference": (1.0, 0.01)}, 0.9)["head_circumference"]
+    found = intervals.find_all(seen, OWN, 0.9)["head_circumference"]
     assert found.subjects == 60
-    assert found.width.absolute / found.width.relative == pytest.approx(100, rel=1e-3)
+    assert found.width.scale is not None
+    assert found.width.relative is None
+    assert found.median_width == pytest.approx(2 * found.width.scale * 2.5, rel=0.02)
     assert found.expected == pytest.approx(55 / 61)
     assert found.left_out is not None
     assert found.left_out_range is not None
@@ -216,18 +223,19 @@ def test_frames_of_one_subject_count_once_and_the_models_own_shape_is_kept() -> 
 
 
 def test_a_measurement_without_an_interval_of_its_own_gets_one_that_grows_with_the_value() -> None:
-    found = intervals.find_all(labelled(40), {}, 0.9)["head_circumference"]
-    assert found.width.absolute == 0.0
+    found = intervals.find_all(labelled(40), NONE, 0.9)["head_circumference"]
+    assert found.width.scale is None
+    assert found.width.relative is not None
     assert 0.002 < found.width.relative < 0.02
 
 
 @pytest.mark.parametrize(("count", "enough"), [(8, False), (9, True)])
 def test_eight_subjects_hold_no_interval_of_ninety_per_cent(count: int, enough: bool) -> None:
     if enough:
-        assert intervals.find_all(labelled(count), {}, 0.9)["head_circumference"].left_out is None
+        assert intervals.find_all(labelled(count), NONE, 0.9)["head_circumference"].left_out is None
         return
     with pytest.raises(CalibrationError, match="8 labelled subjects, an interval of 90 % wants at least 9"):
-        intervals.find_all(labelled(count), {}, 0.9)
+        intervals.find_all(labelled(count), NONE, 0.9)
 
 
 # ---------------------------------------------------------------- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,8 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.frames.source import open_source
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import Manifest, load_model
-from edge_runtime.measure.profile import ForModel, Gate, Grade, Profile, ProfileFile, Width, read_profile
+from edge_runtime.measure.profile import ForModel, Gate, Grade, ProfileFile, Width, read_profile
 from edge_runtime.measure.quality import GRADED, Limits, default_limits
-from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import Frame
 
@@ -69,7 +69,7 @@ def a_head() -> Frame:
 def test_what_was_written_is_read_back() -> None:
     made = profile(
         grades={"sharpness": Grade(limit=0.01, good=0.02)},
-        half_width={"head_circumference": Width(absolute=2.0, relative=0.03)},
+        half_width={"head_circumference": Width(scale=1.5), "lumen_area": Width(relative=0.03)},
     )
     assert msgspec.toml.decode(toml_text(made), type=ProfileFile) == made
     assert msgspec.toml.decode(toml_text(MODEL.manifest), type=Manifest) == MODEL.manifest
@@ -77,7 +77,7 @@ def test_what_was_written_is_read_back() -> None:
 
 def test_its_intervals_take_the_place_of_the_models_and_the_finding_says_whose(tmp_path: Path) -> None:
     plain = opened(None)
-    site = opened(kept(tmp_path, half_width={"head_circumference": Width(absolute=7.5)}))
+    site = opened(kept(tmp_path, half_width={"head_circumference": Width(scale=2.0)}))
     before, after = plain.step(a_head()), site.step(a_head())
     plain.close()
     site.close()
@@ -85,21 +85,32 @@ def test_its_intervals_take_the_place_of_the_models_and_the_finding_says_whose(t
     assert site.profile is not None
     assert site.profile.name == "probe B"
     circumference, diameter = after.measurements[:2]
-    value = circumference.value or 0.0
-    assert circumference.interval == pytest.approx((value - 7.5, value + 7.5))
+    own, value = before.measurements[0].interval, circumference.value or 0.0
+    assert own is not None
+    assert circumference.interval == pytest.approx((2 * own[0] - value, 2 * own[1] - value))
     assert diameter.interval == before.measurements[1].interval
 
 
-def test_a_model_without_intervals_has_them_by_its_profile() -> None:
-    settings = MeasureSettings()
-    site = Profile(
-        Path("p.toml"),
-        profile(half_width={"lumen_area": Width(relative=0.1)}, gate=Gate(min_ellipse_iou=0.9)),
-        "0" * 64,
-    )
-    applied = site.on_settings(settings)
-    assert applied.intervals == {"lumen_area": (0.0, 0.1)}
-    assert applied.coverage == 0.9
+def test_a_model_without_intervals_has_them_by_its_profile_and_no_longer_says_that_it_has_none(
+    tmp_path: Path,
+) -> None:
+    bare = replace(MODEL, manifest=msgspec.structs.replace(MODEL.manifest, interval=None))
+    site = read_profile(kept(tmp_path, half_width={"head_circumference": Width(relative=0.1)}))
+    seen = []
+    for profile_or_none in (None, site):
+        pipeline = build_pipeline(bare, open_backend(bare, "onnxruntime", "fp32"), profile=profile_or_none)
+        seen.append(pipeline.step(a_head()).measurements)
+        pipeline.close()
+    assert Reason.INTERVAL_UNCALIBRATED in seen[0][0].reasons
+    assert Reason.INTERVAL_UNCALIBRATED not in seen[1][0].reasons
+    assert Reason.INTERVAL_UNCALIBRATED in seen[1][1].reasons
+    value = seen[1][0].value or 0.0
+    assert seen[1][0].interval == pytest.approx((0.9 * value, 1.1 * value))
+
+
+def test_a_width_that_ignores_the_models_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="head_circumference. wants a scale"):
+        opened(kept(tmp_path, half_width={"head_circumference": Width(relative=0.01)}))
 
 
 def test_more_presence_is_asked_for_and_withholds(tmp_path: Path) -> None:
@@ -143,12 +154,14 @@ def test_every_number_that_a_site_may_grade_has_a_default() -> None:
     [
         ("name = 3", "p.toml"),
         ("[grades.mood]\nlimit = 1\ngood = 2", "mood: unknown"),
-        ("[half_width.mood]\nabsolute = 1", "mood: unknown"),
+        ("[half_width.mood]\nscale = 1", "mood: unknown"),
         ("[grades.sharpness]\nlimit = 2\ngood = 1", "want good on the higher side"),
         ("[grades.saturated]\nlimit = 0.1\ngood = 0.2", "want good on the lower side"),
         ("[half_width.head_circumference]\nrelative = 1.5", "relative"),
         ("[gate]\nmin_presence = nan", "min_presence"),
-        ("[half_width.head_circumference]\nabsolute = inf", "absolute"),
+        ("[half_width.head_circumference]\nscale = inf", "scale"),
+        ("[half_width.head_circumference]\nscale = 0", "scale"),
+        ("[half_width.head_circumference]\nscale = 1\nrelative = 0.1", "either scale or relative"),
         ("surprise = 1", "surprise"),
     ],
 )

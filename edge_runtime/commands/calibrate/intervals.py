@@ -1,21 +1,25 @@
 """Half-widths of intervals from labelled frames: split-conformal, a subject counted once. Pure.
 
 The score of a frame is its error in units of the model's own half-width, so that small and large structures keep
-the widths that the model gave them in relation; a measurement without one has an interval that grows with its value.
+the widths that the model gave them in relation: one factor scales them all. A measurement for which the model has no
+interval gets one that grows with its value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from edge_runtime.codes import MeasurementName
 from edge_runtime.commands.calibrate.reading import Seen
 from edge_runtime.errors import CalibrationError
 from edge_runtime.measure.conformal import coverage_range, exact_range, least, quantile, rank
 from edge_runtime.measure.profile import Width
+from edge_runtime.measure.settings import MeasureSettings
 
+SMALLEST = 1e-6  # labels that are the masks themselves
 DIGITS = 4  # of a half-width, rounded up
 
 
@@ -33,25 +37,30 @@ class Interval:
     left_out_range: tuple[float, float] | None  # exact binomial, 95 %
 
 
-def find_all(
-    seen: Sequence[Seen], own: Mapping[str, tuple[float, float]], coverage: float
-) -> dict[str, Interval]:
+def find_all(seen: Sequence[Seen], settings: MeasureSettings, coverage: float) -> dict[str, Interval]:
     """The interval of every measurement that frames and labels have. Raises CalibrationError for too few subjects."""
     names = sorted({name for one in seen for name in one.values if name in (one.truth or {})})
     if not names:
         raise CalibrationError(
             "--labels: no value can be compared; give the frames a spacing or check the labels"
         )
-    return {name: _find(name, seen, own.get(name, (0.0, 1.0)), coverage) for name in names}
+    return {name: _find(name, seen, settings, coverage) for name in names}
 
 
-def _find(name: str, seen: Sequence[Seen], own: tuple[float, float], coverage: float) -> Interval:
+def _find(name: str, seen: Sequence[Seen], settings: MeasureSettings, coverage: float) -> Interval:
+    pairs = [
+        (one, one.values[name], one.truth[name])
+        for one in seen
+        if one.truth and {name} <= one.values.keys() & one.truth.keys()
+    ]
+    own = any(_half(name, value, settings) is not None for _, value, _ in pairs)
     scores, subjects, units = [], [], []
-    for one in seen:
-        if one.truth is None or name not in one.values or name not in one.truth:
+    for one, value, truth in pairs:
+        unit = _half(name, value, settings) if own else abs(value)
+        if not unit:  # a size for which the model gives no interval: it has none with a profile either
             continue
-        units.append(max(own[0], own[1] * abs(one.values[name])))
-        scores.append(abs(one.values[name] - one.truth[name]) / units[-1])
+        units.append(unit)
+        scores.append(abs(value - truth) / unit)
         subjects.append(one.subject)
     count = len(set(subjects))
     factor = quantile(scores, subjects, coverage)
@@ -60,7 +69,7 @@ def _find(name: str, seen: Sequence[Seen], own: tuple[float, float], coverage: f
             f"--labels: {name} has {count} labelled subjects, an interval of {100 * coverage:.0f} % wants at least "
             f"{least(coverage)}; label more, or calibrate without --labels"
         )
-    width = Width(absolute=_up(factor * own[0]), relative=_relative(name, factor * own[1]))
+    width = Width(scale=_up(factor)) if own else Width(relative=_relative(name, factor))
     left_out = _left_out(scores, subjects, coverage)
     k = rank(count, coverage)
     return Interval(
@@ -73,6 +82,12 @@ def _find(name: str, seen: Sequence[Seen], own: tuple[float, float], coverage: f
         left_out=left_out,
         left_out_range=None if left_out is None else exact_range(left_out, count),
     )
+
+
+def _half(name: str, value: float, settings: MeasureSettings) -> float | None:
+    """The model's own half-width around `value`; None where it has none."""
+    interval = settings.interval(MeasurementName(name), value)
+    return None if interval is None else (interval[1] - interval[0]) / 2
 
 
 def _left_out(scores: Sequence[float], subjects: Sequence[str], coverage: float) -> float | None:
@@ -98,7 +113,6 @@ def _relative(name: str, value: float) -> float:
 
 def _up(value: float) -> float:
     """`value` in few digits, never less."""
-    if value <= 0:
-        return 0.0
+    value = max(value, SMALLEST)
     step = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
     return round(math.ceil(value / step - 1e-9) * step, 12)

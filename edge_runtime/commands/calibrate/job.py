@@ -63,11 +63,7 @@ def calibrate(options: Options, progress: Callable[[str], None] | None = None) -
         [one.numbers for one in accepted], [one.subject for one in accepted], standing, options.target
     )
     coverage = pipeline.settings.coverage
-    widths = (
-        {}
-        if options.labels is None
-        else intervals.find_all(accepted, pipeline.settings.intervals or {}, coverage)
-    )
+    widths = {} if options.labels is None else intervals.find_all(accepted, pipeline.settings, coverage)
     file = _file(name, options.target, accepted, found, widths, pipeline)
     written = _write(options.out, file, pipeline)
     return report_of(written, reading, accepted, found, widths, pipeline)

@@ -43,8 +43,8 @@ class LimitTold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntervalTold(msgspec.Struct, frozen=True, kw_only=True):
-    absolute: float
-    relative: float
+    scale: float | None  # of the model's own half-width
+    relative: float | None  # of the value, where the model has none
     median_width: float
     unit: str
     frames: int
@@ -126,7 +126,7 @@ def _told(name: str, one: Interval) -> IntervalTold:
     if one.left_out is not None and one.left_out_range is not None:
         left_out = Rate(one.left_out, *one.left_out_range)
     return IntervalTold(
-        absolute=one.width.absolute,
+        scale=one.width.scale,
         relative=one.width.relative,
         median_width=one.median_width,
         unit=unit_of(name),
@@ -206,8 +206,9 @@ def lines(report: CalibrateReport) -> list[str]:
 def _interval_lines(name: str, one: IntervalTold, coverage: float) -> list[str]:
     plain = name.removesuffix("_px").replace("_", " ")
     unit = "" if one.unit == "1" else f" {one.unit}"
+    own = "" if one.scale is None else f" ({one.scale:.2f} of the model's own)"
     first = (
-        f"{plain}: {100 * coverage:.0f} % interval, {one.median_width:.3g}{unit} wide in the median, "
+        f"{plain}: {100 * coverage:.0f} % interval, {one.median_width:.3g}{unit} wide in the median{own}, "
         f"from {one.frames} frames of {one.subjects} subjects"
     )
     held = (
