@@ -33,7 +33,7 @@ PROBLEMS_TOLD = 3
 class FirstDayOrder(click.Group):
     """Commands in the order of a first day, not of the alphabet; those of the contract that are yet to come say so."""
 
-    LATER = ("replay", "selftest", "calibrate")
+    LATER = ("replay",)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -78,6 +78,9 @@ backend_option = click.option("--backend", type=BACKENDS, default="auto", show_d
 precision_option = click.option("--precision", type=PRECISIONS, default="auto", show_default=True)
 threads_option = click.option(
     "--threads", type=int, default=1, show_default=True, help="Threads of the backend."
+)
+profile_option = click.option(
+    "--profile", type=FILE, default=None, help="A site's limits and intervals (edge-runtime calibrate)."
 )
 state_option = click.option(
     "--state", type=FOLDER, default=None, help="State directory (default: this user's)."
@@ -170,6 +173,8 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
 @click.option("--fps", type=float, default=None, help="Pace of the source; 0 = unpaced.")
 @click.option("--limit", type=int, default=None, help="Stop after this many source frames.")
 @threads_option
+@profile_option
+@click.option("--selftest", is_flag=True, help="Refuse to start unless edge-runtime selftest passes.")
 @as_json
 def run(as_json: bool, **flags: Any) -> None:
     """Analyse a source: frames in, findings out, each on disk before it is reported."""
@@ -312,6 +317,7 @@ def outbox_export(state: Path | None, which: Any) -> None:
 @backend_option
 @precision_option
 @threads_option
+@profile_option
 @as_json
 def evaluate(as_json: bool, **flags: Any) -> None:
     """A model against labelled images: Dice, millimetres, latency."""
@@ -367,6 +373,29 @@ def doctor(state: Path | None, as_json: bool) -> None:
     show(report, as_json, command.lines(report))
     if not report.ok:
         raise SystemExit(1)
+
+
+@app.command(epilog=example("edge-runtime selftest --state state"))
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="A shipped model or a directory with a model.toml; may be repeated (default: every shipped model).",
+)
+@backend_option
+@precision_option
+@threads_option
+@state_option
+@as_json
+def selftest(as_json: bool, **flags: Any) -> None:
+    """Does what is installed here measure what it should? Phantoms through every stage; exit 1 where not."""
+    from edge_runtime.commands import selftest as command
+
+    report = command.selftest(command.Options(**flags), say=_say if sys.stderr.isatty() else None)
+    show(report, as_json, command.lines(report))
+    if not report.ok:
+        _fail_with(command.failures(report))
 
 
 @app.command(epilog=example("edge-runtime lint model.int8.onnx"))
@@ -445,6 +474,45 @@ def quantize(as_json: bool, **flags: Any) -> None:
 
     with _watched() as progress:
         report = command.run(**flags, progress=progress)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(
+    epilog=example(
+        "edge-runtime calibrate --model fetal_head --frames good_frames --labels good_frames/masks --out site.toml"
+    )
+)
+@model_option
+@click.option(
+    "--frames", required=True, metavar="DIR|URI", help="Frames that you call good, of several subjects."
+)
+@click.option(
+    "--labels",
+    type=FOLDER,
+    default=None,
+    help="Masks as PNG of the frames' stems: intervals. hc_mm of meta.csv counts.",
+)
+@click.option("--out", required=True, type=FILE, metavar="PROFILE.toml", help="The profile.")
+@click.option("--name", default=None, metavar="TEXT", help="Findings carry it as typed: no names of people.")
+@click.option(
+    "--reject",
+    "target",
+    type=click.FloatRange(0, 0.5, max_open=True),
+    default=0.02,
+    show_default=True,
+    help="The share of good frames that may be refused.",
+)
+@backend_option
+@precision_option
+@threads_option
+@as_json
+def calibrate(as_json: bool, **flags: Any) -> None:
+    """Limits of quality, and intervals, for a new probe or site, from its own frames."""
+    from edge_runtime.commands import calibrate as command
+    from edge_runtime.commands.calibrate.job import Options
+
+    with _watched() as progress:
+        report = command.calibrate(Options(**flags), progress)
     show(report, as_json, command.lines(report))
 
 

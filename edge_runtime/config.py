@@ -7,8 +7,9 @@ What a model needs is not here: that is its own `model.toml`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -76,3 +77,38 @@ def read_toml(path: Path, table: type[T]) -> T:
 def toml_string(text: str) -> str:
     """`text` as TOML writes it: JSON's escapes are TOML's; DEL alone is forbidden there and not here."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_text(record: msgspec.Struct) -> str:
+    """`record` as TOML that `read_toml` reads back. What is None is left out: TOML has no word for it."""
+    lines: list[str] = []
+    _table(lines, (), msgspec.to_builtins(record))
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) -> None:
+    """One table: its own keys, then the tables in it."""
+    own = {key: value for key, value in table.items() if value is not None and not isinstance(value, dict)}
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    if path and (own or not inner):
+        lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
+    lines += [f"{_key(key)} = {_value(value)}" for key, value in own.items()]
+    for key, value in inner.items():
+        _table(lines, (*path, key), value)
+
+
+def _key(text: str) -> str:
+    bare = text.replace("-", "a").replace("_", "a")
+    return text if bare.isascii() and bare.isalnum() else toml_string(text)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, dict):  # in an array: `{ up_to = 100.0, absolute = 2.0 }`
+        return f"{{ {', '.join(f'{_key(key)} = {_value(item)}' for key, item in value.items())} }}"
+    return repr(value)  # int and float: Python's words are TOML's, inf and nan included

@@ -8,6 +8,7 @@
   x CalibrationError the frames cannot calibrate a model        -> no quantized model is made (exit 1)
   x GateError        a quantized or compiled model strays too far from fp32 -> it is not used (exit 1)
   x EngineError      no TensorRT engine that fits this device   -> rebuild it here            (exit 1)
+  x SelftestError    what is installed here does not measure right -> the run does not start (exit 1)
   x JournalError     the state directory cannot record          -> NOT RECORDING              (exit 1)
   x OutputError      a file that was asked for cannot be written -> the findings are in the journal (exit 1)
   x UplinkError      the broker or the cloud refuses            -> the rows stay in the outbox (exit 1)
@@ -63,6 +64,10 @@ class GateError(EdgeError):
 
 class EngineError(BackendError):
     """TensorRT cannot build or run an engine for this model on this device."""
+
+
+class SelftestError(EdgeError):
+    """The installed model, backend or state directory failed `edge-runtime selftest`: nothing was started."""
 
 
 class JournalError(EdgeError):

@@ -22,10 +22,11 @@ from edge_runtime.measure.acquisition import hint_of, reasons_of
 from edge_runtime.measure.anatomy import ELLIPTIC, acquisition, labels_of, measure
 from edge_runtime.measure.ellipse import outlined
 from edge_runtime.measure.findings import assemble
+from edge_runtime.measure.profile import Profile
 from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge, spoilt
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.telemetry import StageClock
-from edge_runtime.types import Acquisition, BadFrame, Frame, Geometry, Mask, Measurement
+from edge_runtime.types import Acquisition, BadFrame, Frame, Geometry, Mask, Measurement, ProfileUsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Pipeline:
     limits: Limits
     artifact_sha256: str
     freeze_watch: FreezeWatch | None = None  # for a paced stream: equal stills in a folder are not frozen
+    profile: ProfileUsed | None = None  # of the site, where one was applied
     preprocess: Preprocess = field(init=False)
     postprocess: Postprocess = field(init=False)
 
@@ -180,11 +182,13 @@ def limits_of(manifest: Manifest, plane_confirmed: bool) -> Limits:
     )
 
 
-def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = False) -> Pipeline:
+def build_pipeline(
+    model: Model, backend: Backend, *, plane_confirmed: bool = False, profile: Profile | None = None
+) -> Pipeline:
     """A pipeline of a loaded model. Owns `backend`: `Pipeline.close` closes it.
 
-    Raises ConfigError for labels that the model's anatomy does not measure, and for ellipses where it
-    measures none.
+    Raises ConfigError for labels that the model's anatomy does not measure, for ellipses
+    where it measures none, and for a profile of another model.
     """
     manifest = model.manifest
     wanted, labels = labels_of(manifest.anatomy), manifest.output.labels or ()
@@ -201,4 +205,9 @@ def build_pipeline(model: Model, backend: Backend, *, plane_confirmed: bool = Fa
         _, digest = model.tensorrt_graph(backend.precision)
     else:
         _, digest = model.artifact(backend.precision)
-    return Pipeline(model, backend, settings_of(manifest, plane_confirmed), limits, digest)
+    settings = settings_of(manifest, plane_confirmed)
+    if profile is None:
+        return Pipeline(model, backend, settings, limits, digest)
+    profile.require_model(manifest.name, model.sha256)
+    settings, limits = profile.on_settings(settings), profile.on_limits(limits)
+    return Pipeline(model, backend, settings, limits, digest, profile=profile.used)

@@ -29,6 +29,7 @@ from edge_runtime.types import (
     ExamValue,
     Finding,
     ModelUsed,
+    ProfileUsed,
     Quality,
     SourceUsed,
     Timing,
@@ -44,6 +45,7 @@ class FindingMaker:
 
     model: ModelUsed
     pseudonym: Callable[[str], str]
+    profile: ProfileUsed | None = None
 
     def finding(self, result: Result, stamp: Stamp, exam_id: str, kind: Kind) -> Finding:
         origin = result.frame.origin
@@ -82,7 +84,13 @@ class FindingMaker:
                 stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()},
             ),
             acquisition=result.acquisition,
+            profile=self.profile,
         )
+
+
+def maker_for(pipeline: Pipeline, pseudonym: Callable[[str], str]) -> FindingMaker:
+    """The maker of `pipeline`'s findings: they name its model and its site's profile."""
+    return FindingMaker(model_used(pipeline), pseudonym, pipeline.profile)
 
 
 def model_used(pipeline: Pipeline) -> ModelUsed:

@@ -296,6 +296,16 @@ class ModelUsed(Record, frozen=True):
     backend: str
 
 
+ProfileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$")]
+
+
+class ProfileUsed(Record, frozen=True):
+    """The site's profile whose limits and intervals were applied (`edge-runtime calibrate`)."""
+
+    name: ProfileName  # as a person typed it: it leaves the device
+    sha256: Sha256  # of the file
+
+
 class SourceUsed(Record, frozen=True):
     """`name` is for people at this machine: `sync/wire.py` removes it from what is sent."""
 
@@ -381,6 +391,7 @@ class Finding(Record, frozen=True):
     masks: tuple[MaskRecord, ...]
     timing: Timing
     acquisition: Acquisition | None = None  # of a chest X-ray; null for others, and where it is none at all
+    profile: ProfileUsed | None = None  # None: the limits and intervals are the model's own
 
 
 class ExamEvent(Record, frozen=True):
@@ -416,6 +427,7 @@ class ExamValue(Record, frozen=True):
 CANONICAL_FIELDS = (
     "schema_version",
     "model",
+    "profile",
     "source",
     "measurements",
     "confidence",

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.config import toml_string
+from edge_runtime.config import toml_text
 from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.files import sync_folder
 from edge_runtime.infer.model import Artifact, Manifest, Model, load_model
@@ -205,34 +205,4 @@ def manifest_toml(manifest: Manifest) -> str:
     A bundle must not change its meaning when a later version has other defaults. What is None is left out; TOML
     has no word for it. msgspec reads the same manifest back.
     """
-    lines: list[str] = []
-    _table(lines, (), msgspec.to_builtins(manifest))
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) -> None:
-    """One table: its own keys, then the tables in it."""
-    own = {key: value for key, value in table.items() if value is not None and not isinstance(value, dict)}
-    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-    if path and (own or not inner):
-        lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
-    lines += [f"{_key(key)} = {_value(value)}" for key, value in own.items()]
-    for key, value in inner.items():
-        _table(lines, (*path, key), value)
-
-
-def _key(text: str) -> str:
-    bare = text.replace("-", "a").replace("_", "a")
-    return text if bare.isascii() and bare.isalnum() else toml_string(text)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return toml_string(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, dict):  # in an array: `{ up_to = 100.0, absolute = 2.0 }`
-        return f"{{ {', '.join(f'{_key(key)} = {_value(item)}' for key, item in value.items())} }}"
-    return repr(value)  # int and float: Python's words are TOML's, inf and nan included
+    return toml_text(manifest)

@@ -33,7 +33,7 @@ from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure.rle import coco_counts, decode_counts
 from edge_runtime.pictures import picture_name
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Spacing
+from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Outline, Spacing
 
 LEAST = 32  # frames in a set, whatever a manifest says
 
@@ -44,13 +44,16 @@ class StoredSpacing(Table, frozen=True):
     source: SpacingSource
 
 
-class StoredMask(Table, frozen=True):
+class StoredMask(Table, frozen=True, omit_defaults=True):
     """A mask on the model's grid; its geometry follows from the frame's size."""
 
     counts: tuple[str, ...]  # COCO run-length code, one for each label
     confidence: tuple[float, ...]
     discarded: tuple[float, ...]
     presence: float
+    outlines: tuple[tuple[float, float, float, float, float] | None, ...] | None = None  # x, y, xx, xy, yy
+    rotation: tuple[float, ...] | None = None
+    inverted: float | None = None
 
 
 class StoredFrame(Table, frozen=True, kw_only=True):
@@ -236,6 +239,13 @@ def _stored_mask(mask: Mask) -> StoredMask:
         confidence=mask.confidence,
         discarded=mask.discarded,
         presence=mask.presence,
+        outlines=None
+        if mask.outlines is None
+        else tuple(
+            None if one is None else (*one.center_xy, one.xx, one.xy, one.yy) for one in mask.outlines
+        ),
+        rotation=mask.rotation,
+        inverted=mask.inverted,
     )
 
 
@@ -324,6 +334,11 @@ def _reading(model: Model, content: FramesFile, stored: StoredFrame, frame: Fram
             stored.mask.confidence,
             stored.mask.discarded,
             stored.mask.presence,
+            outlines=None
+            if stored.mask.outlines is None
+            else tuple(one and Outline(one[:2], *one[2:]) for one in stored.mask.outlines),
+            rotation=stored.mask.rotation,
+            inverted=stored.mask.inverted,
         )
     return Reading(
         frame_id=frame.frame_id,

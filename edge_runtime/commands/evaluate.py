@@ -27,11 +27,12 @@ from edge_runtime.frames.source import open_source
 from edge_runtime.infer.model import load_model
 from edge_runtime.measure.anatomy import AREA_SHARE, labels_of, raw_values
 from edge_runtime.measure.fetal_head import head_circumference_mm
+from edge_runtime.measure.profile import read_profile
 from edge_runtime.pictures import full_mask, read_truth, whole_mask
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
-from edge_runtime.reporting import FindingMaker, model_used
+from edge_runtime.reporting import maker_for, model_used
 from edge_runtime.sync.journal import Stamp
-from edge_runtime.types import BadFrame, Frame, Mask, encode
+from edge_runtime.types import BadFrame, Frame, Mask, ProfileUsed, encode
 
 WARM_UP = 3
 
@@ -94,6 +95,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, ValueErrors]  # by measurement
     hc_mm: LengthErrors | None = None
     hc_reported: Reported | None = None
+    profile: ProfileUsed | None = None
 
 
 @dataclass(slots=True)
@@ -152,11 +154,15 @@ def evaluate(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 1,
+    profile: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Runs every image that has a mask; `progress` gets a line after each. Raises ConfigError where the folder is not as described above."""
     loaded = load_model(model)
-    pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads))
+    site = None if profile is None else read_profile(profile)
+    if site is not None:
+        site.require_model(loaded.manifest.name, loaded.sha256)
+    pipeline = build_pipeline(loaded, open_gated(loaded, backend, precision, threads), profile=site)
     anatomy = loaded.manifest.anatomy
     scores, latency = Scores(anatomy), _Latency(pipeline)
     try:
@@ -221,7 +227,7 @@ class _Latency:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._maker = FindingMaker(model_used(pipeline), pseudonym=lambda text: text)
+        self._maker = maker_for(pipeline, pseudonym=lambda text: text)
         self._stamp = Stamp("evaluate", "0", clock.boot_id(), 1, clock.utc_now(), Clock.UNSYNCED, 0)
         self._warm = False
 
@@ -280,6 +286,7 @@ def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:
             len(errors),
         ),
         hc_reported=None if not len(errors) else _reported(shown),
+        profile=pipeline.profile,
     )
 
 

@@ -18,14 +18,15 @@ from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.commands.words import acquisition_in_words, in_words, listed
 from edge_runtime.config import Config, read_config
-from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.errors import ConfigError, EdgeError, SelftestError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import Source, open_source
 from edge_runtime.infer.model import load_model
+from edge_runtime.measure.profile import read_profile
 from edge_runtime.measure.quality import FreezeWatch
 from edge_runtime.pictures import PictureSink
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
-from edge_runtime.reporting import FindingMaker, Policy, Reporter, model_used
+from edge_runtime.reporting import Policy, Reporter, maker_for
 from edge_runtime.stream import Stream
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.topics import check_level
@@ -59,6 +60,8 @@ class RunOptions:
     fps: float | None = None
     limit: int | None = None
     threads: int = 1
+    profile: Path | None = None
+    selftest: bool = False
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -149,6 +152,8 @@ def run(
         state = options.state or default_state()
         _guard(options, state)
         config = read_config(options.config, state)
+        if options.selftest:
+            _require_selftest(options, state, say)
         pipeline = _open_pipeline(options, stack, progress)
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
@@ -177,6 +182,23 @@ def run(
                 raise
         notices.tell()
         return _report(options, reporter, stop.is_set(), problems.told())
+
+
+def _require_selftest(options: RunOptions, state: Path, say: Callable[[str], None]) -> None:
+    """Raises SelftestError where what is about to run does not measure phantoms right."""
+    from edge_runtime.commands.selftest import Options, failures, selftest
+
+    asked = Options(
+        models=(options.model,),
+        backend=options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        state=state,
+    )
+    found = failures(selftest(asked, say))
+    if found:
+        more = f" (and {len(found) - 1} more: edge-runtime selftest)" if len(found) > 1 else ""
+        raise SelftestError(f"--selftest failed, not started: {found[0]}{more}")
 
 
 def _guard(options: RunOptions, state: Path) -> None:
@@ -216,9 +238,12 @@ def _policy(options: RunOptions, source: Source) -> Policy:
 
 def _open_pipeline(options: RunOptions, stack: ExitStack, progress: Callable[[str], None] | None) -> Pipeline:
     model = load_model(options.model)
+    profile = None if options.profile is None else read_profile(options.profile)
+    if profile is not None:
+        profile.require_model(model.manifest.name, model.sha256)
     backend = open_gated(model, options.backend, options.precision, options.threads, say=progress)
     stack.callback(backend.close)
-    return build_pipeline(model, backend, plane_confirmed=options.plane_confirmed)
+    return build_pipeline(model, backend, plane_confirmed=options.plane_confirmed, profile=profile)
 
 
 def _reporter(
@@ -231,7 +256,7 @@ def _reporter(
 ) -> Reporter:
     return Reporter(
         journal=journal,
-        maker=FindingMaker(model_used(pipeline), journal.pseudonym),
+        maker=maker_for(pipeline, journal.pseudonym),
         exams=ExamTracker(options.exam, journal.pseudonym),
         policy=policy,
         counters=Counters(),

@@ -139,6 +139,14 @@ class GateSpec(Table, frozen=True):
     )
 
 
+class SelftestSpec(Table, frozen=True):
+    """What `edge-runtime selftest` holds the model to, on phantoms whose truth is known."""
+
+    # By measurement, as a share of the truth; where it is silent: commands/selftest/frames.py.
+    relative: dict[str, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = msgspec.field(default_factory=dict)
+    max_frame_ms: Annotated[float, msgspec.Meta(gt=0)] = 200.0  # one frame through all stages, median
+
+
 class CalibrationSpec(Table, frozen=True):
     """How `quantize` uses the frames it is given."""
 
@@ -168,6 +176,7 @@ class Manifest(Table, frozen=True):
     precision: PrecisionSpec = PrecisionSpec()
     gate: GateSpec = GateSpec()
     calibration: CalibrationSpec = CalibrationSpec()
+    selftest: SelftestSpec = SelftestSpec()
     files: dict[str, Sha256] = msgspec.field(default_factory=dict)  # the rest of a bundle: path -> digest
 
 

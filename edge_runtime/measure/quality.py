@@ -10,7 +10,8 @@ millimetres.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -41,6 +42,9 @@ SHARPNESS_XRAY = (0.0, 0.004, 0.006)
 SATURATED_ULTRASOUND = (0.5, 0.05, 0.02)  # share of pixels >= 250; HC18: most 0.018
 SATURATED_XRAY = (0.8, 0.2, 0.12)  # burnt-out air beside the body is usual: most 0.12
 
+# The numbers of a picture that a site may grade itself (measure/profile.py): True where more is better.
+GRADED = {"sharpness": True, "saturated": False, "lit_median": True, "near_field": False}
+
 _GREY = np.arange(256, dtype=np.float64)
 
 
@@ -58,7 +62,8 @@ class Limits:
     plane_to_confirm: bool = (
         False  # a person still has to confirm the plane: worth a hint when all else is well
     )
-    min_sharpness: float | None = None  # a site's own; None: the default of the modality
+    # A site's own (limit, good) by the names in `GRADED`, in place of the defaults of the modality.
+    grades: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def ultrasound(self) -> bool:
@@ -197,18 +202,20 @@ def _contradicts(said: str | None, accepted: tuple[str, ...]) -> bool:
 
 def _picture_checks(picture: Picture, limits: Limits) -> list[_Check]:
     ultrasound = limits.ultrasound
-    sharp = SHARPNESS_ULTRASOUND if ultrasound else SHARPNESS_XRAY
-    if limits.min_sharpness is not None:
-        sharp = (0.0, limits.min_sharpness, 2 * limits.min_sharpness)
-    burnt = SATURATED_ULTRASOUND if ultrasound else SATURATED_XRAY
+    sharp = _site("sharpness", limits, SHARPNESS_ULTRASOUND if ultrasound else SHARPNESS_XRAY)
+    burnt = _site("saturated", limits, SATURATED_ULTRASOUND if ultrasound else SATURATED_XRAY)
     checks = [
         _Check(_grade(picture.sharpness, sharp), Hint.HOLD_STILL, Reason.BLURRED),
         _Check(_grade(picture.saturated, burnt), Hint.REDUCE_GAIN, Reason.SATURATED),
     ]
     if ultrasound:
         checks += [
-            _Check(_grade(picture.near_field, NEAR_FIELD), Hint.ADD_GEL),
-            _Check(_grade(picture.lit_median, LIT_MEDIAN), Hint.INCREASE_GAIN, Reason.LOW_GAIN),
+            _Check(_grade(picture.near_field, _site("near_field", limits, NEAR_FIELD)), Hint.ADD_GEL),
+            _Check(
+                _grade(picture.lit_median, _site("lit_median", limits, LIT_MEDIAN)),
+                Hint.INCREASE_GAIN,
+                Reason.LOW_GAIN,
+            ),
         ]
     return checks
 
@@ -239,6 +246,24 @@ def _standing_hint(frame: Frame, limits: Limits) -> Hint:
     if limits.plane_to_confirm:
         return Hint.CONFIRM_PLANE
     return Hint.CALIBRATE_SPACING if frame.spacing is None else Hint.NONE
+
+
+def default_limits(ultrasound: bool) -> dict[str, float]:
+    """The limit of each number that a site may grade itself, where it does not."""
+    return {
+        "sharpness": (SHARPNESS_ULTRASOUND if ultrasound else SHARPNESS_XRAY)[1],
+        "saturated": (SATURATED_ULTRASOUND if ultrasound else SATURATED_XRAY)[1],
+        "lit_median": LIT_MEDIAN[1],
+        "near_field": NEAR_FIELD[1],
+    }
+
+
+def _site(name: str, limits: Limits, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    """(none, limit, good) of one number of a picture: a site's own, else the default."""
+    own = limits.grades.get(name)
+    if own is None:
+        return default
+    return (0.0 if GRADED[name] else 2 * own[0], *own)
 
 
 def _upwards(limit: float) -> tuple[float, float, float]:

@@ -25,6 +25,7 @@ class MeasureSettings:
     intervals: Mapping[str, tuple[float, float]] | None = None
     # The same by size, each led by the largest value that it is for, rising; beyond the last, `intervals` counts.
     bands: Mapping[str, tuple[tuple[float, float, float], ...]] | None = None
+    scales: Mapping[str, float] | None = None  # a site's factors on these half-widths, by measurement name
     coverage: float = 0.9  # of the intervals, as calibrated
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class MeasureSettings:
                 break
         if rule is None:
             return None
-        half = max(rule[0], rule[1] * abs(value))
+        half = max(rule[0], rule[1] * abs(value)) * (self.scales or {}).get(name.value, 1.0)
         return value - half, value + half
 
 

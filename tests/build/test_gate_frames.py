@@ -24,6 +24,7 @@ from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.phantom import parse_spec
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import GATE_FRAMES, Model, load_model
+from edge_runtime.measure.ellipse import outlined
 from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import Box, Frame, Origin, Spacing
 from tests.build import bundles
@@ -65,6 +66,16 @@ def test_a_set_is_read_as_it_was_made(tmp_path: Path) -> None:
     read = load_gate_set(model)
     assert read.recipes == bundles.HEADS + bundles.OTHERS
     same(read, bundles.gate_set())
+
+
+def test_ellipses_and_the_models_words_are_kept_with_a_set(tmp_path: Path) -> None:
+    """A stored reading is held against a fresh one: what is drawn of it must be the same."""
+    made = bundles.gate_set()
+    first = made.reference[0]
+    assert first.mask is not None
+    drawn = replace(outlined(first.mask), rotation=(0.7, 0.1, 0.1, 0.1), inverted=0.125)
+    made = replace(made, reference=(replace(first, mask=drawn), *made.reference[1:]))
+    same(load_gate_set(bundle_of(tmp_path, gate_files(made))), made)
 
 
 def test_a_model_without_a_named_set_has_none(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def through(
         results = [pipeline.step(frame) for frame in frames]
     finally:
         pipeline.close()
-    masks = [result.mask for result in results if result.mask is not None]
+    masks = [result.found for result in results if result.found is not None]
     spacings = [frame.spacing for frame in frames if frame.spacing is not None]
     lengths = [
         head_circumference_mm(mask, spacing) or 0.0 for mask, spacing in zip(masks, spacings, strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -86,6 +87,8 @@ CASES: dict[str, tuple[Spacing | None, Reason | None, bool, tuple[int, int], flo
 def finding(name: str) -> bytes:
     spacing, reason, confirmed, axes, presence = CASES[name]
     model = load_model("fetal_head")
+    output = msgspec.structs.replace(model.manifest.output, outline="mask")
+    model = replace(model, manifest=msgspec.structs.replace(model.manifest, output=output))
     backend = Drawn(GRID, model, 1)
     backend.axes, backend.presence = axes, presence
     pipeline = build_pipeline(model, backend, plane_confirmed=confirmed)
