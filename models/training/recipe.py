@@ -10,9 +10,9 @@ import msgspec
 
 from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
+from edge_runtime.types import Fraction
 
 HOME = Path(__file__).resolve().parent / "recipes"
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -36,7 +36,7 @@ class SplitSpec(Table, frozen=True):
 class ForeignSpec(Table, frozen=True):
     """What the model must not read, and how often it is shown while training."""
 
-    share: Share  # of all examples
+    share: Fraction  # of all examples
     mix: dict[str, Weight]  # kind -> weight among the foreign
     present: tuple[str, ...] = ()  # kinds that do show the anatomy, though without a mask
     cines: tuple[str, ...] = ()  # DICOM files trained on as `echo`
@@ -54,16 +54,16 @@ class VarySpec(Table, frozen=True):
     """How examples are varied; shares are of the examples that are varied at all."""
 
     look: Literal["ultrasound", "xray"]
-    light: Share = 0.3  # share of examples that are varied only a little
-    grey: Share = 1.0  # how far gain and contrast vary; less where the truth follows a grey level
+    light: Fraction = 0.3  # share of examples that are varied only a little
+    grey: Fraction = 1.0  # how far gain and contrast vary; less where the truth follows a grey level
     zoom: tuple[float, float] = (0.65, 1.6)
     turn_deg: float = 15.0  # standard deviation
-    any_turn: Share = 0.0  # turned by any angle
-    flip: Share = 0.5  # left and right; of two lungs the sides keep their names
-    upside_down: Share = 0.0
-    bend: Share = 0.0  # smoothly out of shape
-    swap_frame: Share = 0.0  # inside the frame of a foreign picture
-    window: Share = 0.35  # black outside a rectangle
+    any_turn: Fraction = 0.0  # turned by any angle
+    flip: Fraction = 0.5  # left and right; of two lungs the sides keep their names
+    upside_down: Fraction = 0.0
+    bend: Fraction = 0.0  # smoothly out of shape
+    swap_frame: Fraction = 0.0  # inside the frame of a foreign picture
+    window: Fraction = 0.35  # black outside a rectangle
     views: bool = False  # quarter turns and inverted grey, which the network then tells
 
 
