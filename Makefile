@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+MODEL ?= fetal_head
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test test-all check bench train quantize schema clean
@@ -27,14 +28,16 @@ check: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
+# One of fetal_head, carotid, lungs, from the images to the bundle in models/: an hour on two cores.
 train: $(VENV)/.train
-	$(BIN)/python -m models.training.train
+	$(BIN)/python -m models.training.train $(MODEL)
+	$(BIN)/python -m models.training.ship $(MODEL)
 
-# The shipped model's INT8 and FP16 graphs again, gate included; what comes out replaces models/fetal_head.
+# A shipped model's INT8 and FP16 graphs again, gate included: the same bytes as models/$(MODEL).
 quantize: $(VENV)/.test
 	rm -rf build/bundle && mkdir -p build
-	$(BIN)/edge-runtime quantize models/fetal_head/model.onnx --recipe calibration/fetal_head/recipe.toml \
-		--frames $(DATA)/fetal_head/images --without models/fetal_head/test_subjects.txt --out build/bundle
+	$(BIN)/edge-runtime quantize models/$(MODEL)/model.onnx --recipe calibration/$(MODEL)/recipe.toml \
+		--frames $(DATA)/$(MODEL)/images --without models/$(MODEL)/held_out_subjects.txt --out build/bundle
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 found; install one or say make PYTHON=/path/to/python3"; exit 2; }

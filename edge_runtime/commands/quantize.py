@@ -16,6 +16,7 @@ from edge_runtime.config import read_toml
 from edge_runtime.infer.model import Manifest, load_model, shipped_models
 
 BAR = 24  # characters
+KEPT = (".md", ".txt", ".png")  # card, its plots, lists of subjects
 
 
 class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ def run(
 def _model(model: str, recipe: Path | None) -> tuple[Path, Manifest, dict[str, bytes]]:
     """The ONNX file, what is said of it, and what goes along with it.
 
-    `model` is a file, a model directory or a shipped model's name; the card and the lists of subjects that lie in
+    `model` is a file, a model directory or a shipped model's name; the card with its plots and the lists of subjects that lie in
     a model directory stay with the model.
     """
     if model in shipped_models() or (Path(model) / "model.toml").is_file():
@@ -78,7 +79,7 @@ def _model(model: str, recipe: Path | None) -> tuple[Path, Manifest, dict[str, b
         manifest = read_toml(recipe, Manifest)
     else:
         manifest = read_toml(said, Manifest) if ours else Manifest(name=model_name(file))
-    along = [path for path in sorted(file.parent.iterdir()) if path.suffix in (".md", ".txt")] if ours else []
+    along = [path for path in sorted(file.parent.iterdir()) if path.suffix in KEPT] if ours else []
     return file, manifest, {path.name: path.read_bytes() for path in along}
 
 

@@ -93,6 +93,8 @@ class ShipSpec(Table, frozen=True):
 
     modality: tuple[str, ...]
     view: str
+    body_part: tuple[str, ...] = ()  # words of DICOM (0018,0015) accepted; empty: any
+    view_position: tuple[str, ...] = ()  # words of DICOM (0018,5101)
     spacing_mm: tuple[float, float] | None = None  # per pixel of the source
     min_size_px: tuple[int, int] | None = None  # rows, columns
     outline: Literal["mask", "ellipse"] = "mask"
@@ -129,6 +131,11 @@ class Recipe(Table, frozen=True):
         """Size at which images are kept: twice the grid, so that zooming has detail to show."""
         return 2 * self.network.grid_hw[0], 2 * self.network.grid_hw[1]
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The subjects that are not trained on."""
+        return (*self.splits.tune, *self.splits.conformal, *self.splits.test)
+
     def split_of(self, subject: str) -> str:
         """train, tune, conformal or test."""
         for split in ("tune", "conformal", "test"):
@@ -148,7 +155,7 @@ def read_recipe(name_or_file: str) -> Recipe:
             f"recipe {name_or_file}: no such name or file; choose {shipped}, or name a TOML file"
         )
     recipe = read_toml(path, Recipe)
-    listed = Counter([*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test])
+    listed = Counter(recipe.held_out)
     twice = sorted(subject for subject, times in listed.items() if times > 1)
     if twice:
         raise ConfigError(

@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
         anatomy=recipe.anatomy,
         modality=ship.modality,
         view=ship.view,
+        body_part=ship.body_part,
+        view_position=ship.view_position,
         input=InputSpec(name="image", grid_hw=recipe.network.grid_hw, dtype="uint8"),
         output=output_of(recipe),
         limits=LimitSpec(spacing_mm=ship.spacing_mm, min_size_px=ship.min_size_px, **rule),
@@ -112,8 +115,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     if folds.is_file():
         results["folds"] = json.loads(folds.read_text())
     manifest = manifest_of(recipe, results)
-    listed = "".join(f"{subject}\n" for subject in sorted(recipe.splits.test))
-    kept = {"test_subjects.txt": listed.encode()}
+    kept = {"test_subjects.txt": _listed(recipe.splits.test), "held_out_subjects.txt": _listed(recipe.held_out)}
     first = _quantized(recipe, manifest, model, built / "first", kept)
     results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
     results["speed"] = _speed(first)
@@ -136,10 +138,13 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
 def _quantized(recipe: Recipe, manifest: Manifest, model: Path, out: Path, keep: dict[str, bytes]) -> Path:
     """A bundle at `out`, made of frames that were trained on. Raises GateError and what `quantize` raises."""
     shutil.rmtree(out, ignore_errors=True)
-    held = frozenset((*recipe.splits.tune, *recipe.splits.conformal, *recipe.splits.test))
-    frames = f"{data_root() / recipe.data.folder / 'images'}"
+    frames, held = f"{data_root() / recipe.data.folder / 'images'}", frozenset(recipe.held_out)
     quantize(Job(model=model, manifest=manifest, frames=frames, out=out, without=held, keep=keep))
     return out
+
+
+def _listed(subjects: Iterable[str]) -> bytes:
+    return "".join(f"{subject}\n" for subject in sorted(subjects)).encode()
 
 
 def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, Any]:
