@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.commands.calibrate import calibrate, intervals, limits, lines
 from edge_runtime.commands.calibrate.job import Options
-from edge_runtime.commands.calibrate.reading import Seen
+from edge_runtime.commands.calibrate.reading import Seen, read
 from edge_runtime.errors import CalibrationError, ConfigError, OutputError
 from edge_runtime.frames.phantom import PhantomSpec, render
+from edge_runtime.infer.backends.table import open_backend
+from edge_runtime.infer.model import load_model
 from edge_runtime.measure.profile import read_profile
 from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.pipeline import build_pipeline
 
 FRAMES = 36
 
@@ -129,6 +134,21 @@ def test_good_frames_below_the_models_own_gate_do_not_open_it(site: Path, tmp_pa
     assert own is not None
     assert read_profile(tmp_path / "p.toml").file.gate.min_presence >= own
     assert any("may not let more through" in note for note in report.notes)
+
+
+def test_the_shape_is_that_of_the_mask_even_where_an_ellipse_is_shown() -> None:
+    """The overlap of an ellipse with itself would be 1 for every frame, and the limit useless."""
+    model = load_model("fetal_head")
+    seen = []
+    for outline in ("mask", "ellipse"):
+        output = msgspec.structs.replace(model.manifest.output, outline=outline)
+        changed = replace(model, manifest=msgspec.structs.replace(model.manifest, output=output))
+        pipeline = build_pipeline(changed, open_backend(changed, "onnxruntime", "fp32"))
+        frames = "phantom:fetal_head?hc_mm=250&seed=3&frames=2&width=320&height=216"
+        seen.append([one.numbers for one in read(frames, None, pipeline).seen])
+        pipeline.close()
+    assert seen[0] == seen[1]
+    assert all(0.9 < numbers["ellipse_iou"] < 0.999 for numbers in seen[0])
 
 
 # ---------------------------------------------------------------- whether it keeps its word

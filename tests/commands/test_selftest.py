@@ -269,6 +269,6 @@ def test_every_row_of_the_table_is_drawn_with_a_truth_and_a_tolerance() -> None:
         found = cases(anatomy, "US")
         known = [case for case in found if case.known]
         assert len(known) >= 3
-        assert all(set(case.known or {}) <= set(row.tolerance) for case in known)
+        assert all(set(row.tolerance) <= set(case.known or {}) for case in known)
         assert found[0].frame is found[-1].frame
         assert sum(case.known is None for case in found) >= 4

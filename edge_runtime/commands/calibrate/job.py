@@ -12,13 +12,14 @@ from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import Reason
 from edge_runtime.commands.calibrate import intervals, limits
-from edge_runtime.commands.calibrate.reading import ELLIPTIC, Reading, Seen, read
+from edge_runtime.commands.calibrate.reading import Reading, Seen, read
 from edge_runtime.commands.calibrate.report import CalibrateReport, report_of
 from edge_runtime.commands.words import listed
 from edge_runtime.config import read_toml, toml_text
 from edge_runtime.errors import CalibrationError, ConfigError, OutputError
 from edge_runtime.files import write_whole
 from edge_runtime.infer.model import load_model
+from edge_runtime.measure.anatomy import ELLIPTIC
 from edge_runtime.measure.profile import ForModel, Gate, Grade, Profile, ProfileFile, read_profile
 from edge_runtime.measure.quality import GRADED
 from edge_runtime.pipeline import Pipeline, build_pipeline

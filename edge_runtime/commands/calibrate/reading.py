@@ -15,14 +15,12 @@ from edge_runtime.codes import SEVERITY, Reason, Status
 from edge_runtime.commands.evaluate import read_meta
 from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.source import open_source
-from edge_runtime.measure.anatomy import AREA_SHARE, labels_of, raw_values
+from edge_runtime.measure.anatomy import AREA_SHARE, ELLIPTIC, labels_of, raw_values
 from edge_runtime.measure.ellipse import moment_ellipse, overlap
 from edge_runtime.measure.quality import GRADED, look
 from edge_runtime.pictures import read_truth
 from edge_runtime.pipeline import Pipeline, Result
 from edge_runtime.types import BadFrame, Box, Frame, Geometry, Mask
-
-ELLIPTIC = ("fetal_head", "vessel")  # anatomies whose shape is held to an ellipse
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +149,9 @@ def _see(frame: Frame, subject: str, truth: dict[str, float] | None, pipeline: P
     result = pipeline.finish(flight)
     numbers = {name: float(getattr(picture, name)) for name in GRADED}
     values: dict[str, float] = {}
-    if result.mask is not None:
-        numbers |= _gated(result.mask, pipeline.model.manifest.anatomy)
-        values = raw_values(pipeline.model.manifest.anatomy, result.mask, frame.spacing)
+    if result.found is not None:  # what was measured: `mask` may be the ellipses that are shown in its place
+        numbers |= _gated(result.found, pipeline.model.manifest.anatomy)
+        values = raw_values(pipeline.model.manifest.anatomy, result.found, frame.spacing)
         values.pop(AREA_SHARE)
     return Seen(
         f"{frame.origin.name} frame {frame.index}", subject, numbers, _withheld(result), values, truth

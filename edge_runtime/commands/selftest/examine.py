@@ -197,8 +197,11 @@ def _values(pipeline: Pipeline, shown: Sequence[Case], found: Sequence[Finding])
     worst, count = 0.0, 0
     for case, finding in zip(shown, found, strict=True):
         values = {measurement.name.value: measurement for measurement in finding.measurements}
-        for name, truth in (case.known or {}).items():
-            limit, measurement = limits[name], values.get(name)
+        known = case.known or {}
+        for name, limit in limits.items():
+            truth, measurement = known.get(name), values.get(name)
+            if truth is None:
+                continue
             value = None if measurement is None else measurement.value
             wanted = f"{name.replace('_', ' ')} {truth:g} within {100 * limit:g} % ({case.what})"
             if value is None:

@@ -5,7 +5,7 @@ A new anatomy is one row of `PHANTOMS`. Knows no backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from edge_runtime import clock
 from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import FrameError
-from edge_runtime.frames.phantom import PhantomSpec, parse_spec
+from edge_runtime.frames.phantom import parse_spec, render
 from edge_runtime.frames.source import frame_id, open_source
 from edge_runtime.types import BadFrame, Frame, Origin
 
@@ -26,16 +26,26 @@ class Phantoms:
 
     drawn: str  # a structure, in a few frames
     empty: str  # the same tissue without it
-    known: Callable[[PhantomSpec], dict[str, float]]  # true values by measurement, in its unit
-    tolerance: Mapping[str, float]  # as a share of the truth, where the model's [selftest] says nothing
+    tolerance: Mapping[
+        str, float
+    ]  # by measurement: as a share of the truth, where the model's [selftest] is silent
 
 
 PHANTOMS = {
     "fetal_head": Phantoms(
         drawn="fetal_head?hc_mm=250&seed=1&frames=2&width=400&height=270",
         empty="fetal_head?empty=1&seed=201&frames=1&width=300&height=210",
-        known=lambda spec: {"head_circumference": spec.hc_mm},
         tolerance={"head_circumference": 0.03},
+    ),
+    "vessel": Phantoms(
+        drawn="carotid?lumen_mm=6.5&seed=1&frames=2&width=320&height=340",
+        empty="carotid?empty=1&seed=2&frames=1&width=320&height=340",
+        tolerance={"lumen_area": 0.10, "lumen_diameter_major": 0.08, "lumen_diameter_minor": 0.08},
+    ),
+    "lungs": Phantoms(
+        drawn="lungs?chest_mm=290&seed=1&frames=2&width=308&height=252",
+        empty="lungs?empty=1&seed=2&frames=1&width=308&height=252",
+        tolerance={"lung_area_right": 0.10, "lung_area_left": 0.10, "lung_width": 0.05},
     ),
 }
 PATTERNS = {
@@ -51,7 +61,9 @@ class Case:
 
     what: str  # in words
     frame: Frame
-    known: Mapping[str, float] | None  # None: no number may come of it
+    known: (
+        Mapping[str, float] | None
+    )  # true values by measurement, in its unit; None: no number may come of it
 
 
 def cases(anatomy: str, modality: str | None) -> list[Case]:
@@ -63,9 +75,11 @@ def cases(anatomy: str, modality: str | None) -> list[Case]:
     found: list[Case] = []
     phantoms = PHANTOMS.get(anatomy)
     if phantoms is not None:
-        known = phantoms.known(parse_spec(phantoms.drawn))
-        said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in known.items())
-        found += [Case(f"phantom of {said}", frame, known) for frame in _drawn(phantoms.drawn)]
+        spec = parse_spec(phantoms.drawn)
+        for index, frame in enumerate(_drawn(phantoms.drawn)):
+            _, truth = render(spec, index)
+            assert truth is not None, "a row draws a structure"
+            found.append(Case(f"phantom {index + 1}", frame, truth.values))
         found += [Case("empty phantom", frame, None) for frame in _drawn(phantoms.empty)]
     for what, text in PATTERNS.items():
         for frame in _drawn(text):
