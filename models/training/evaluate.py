@@ -52,11 +52,6 @@ class Seen:
     dice: tuple[float, ...] = ()  # by label
     views: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def score(self) -> float:
-        """One number for how far the measurement may be trusted, 0 to 1: what the risk-coverage curve sorts by."""
-        return self.confidence * self.fit
-
 
 @dataclass(frozen=True)
 class Case:
@@ -72,6 +67,14 @@ class Case:
     def error(self, name: str) -> float:
         """Of one value, in its own unit; nan where there is none."""
         return self.seen.values.get(name, math.nan) - self.true[name]
+
+    def doubt(self, name: str) -> float:
+        """How far off a value may be, in its own unit, by the model's own word: what the risk-coverage curve sorts by.
+
+        The Soft Dice Confidence c is the Dice that the probabilities expect of the mask: 1 - c of the value is in
+        doubt.
+        """
+        return (1 - self.seen.confidence) * self.seen.values[name]
 
     @property
     def dice(self) -> float:

@@ -169,6 +169,6 @@ def _groups(cases: Iterable[Case], about: Subject, rule: dict[str, float]) -> di
 
 
 def errors(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
-    """(true, found minus true) of a value."""
-    pairs = np.array([(case.true[value], case.error(value)) for case in cases])
+    """(true, found minus true) of a value, where one was found."""
+    pairs = np.array([(case.true[value], case.error(value)) for case in cases if value in case.seen.values])
     return pairs[:, 0], pairs[:, 1]

@@ -115,7 +115,10 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     if folds.is_file():
         results["folds"] = json.loads(folds.read_text())
     manifest = manifest_of(recipe, results)
-    kept = {"test_subjects.txt": _listed(recipe.splits.test), "held_out_subjects.txt": _listed(recipe.held_out)}
+    kept = {
+        "test_subjects.txt": _listed(recipe.splits.test),
+        "held_out_subjects.txt": _listed(recipe.held_out),
+    }
     first = _quantized(recipe, manifest, model, built / "first", kept)
     results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
     results["speed"] = _speed(first)

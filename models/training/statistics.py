@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.training.evaluate import Case, Seen
 
-KEEP = 0.98  # of the tune split's own images
+KEEP = 0.96  # of the tune split's own images
 COVERAGE = 0.9
 FEWEST_IN_BAND = 19  # of a split-conformal band: below it the 90 % rank is the largest of a few
 WORST = 10
@@ -69,7 +69,10 @@ def foreign_rates(
 def describe(
     cases: Sequence[Case], primary: str, bands: Sequence[tuple[float, float]], rule: dict[str, float]
 ) -> dict[str, Any]:
-    """Dice and the errors of `primary` over all cases, withheld or not, and by size band of its true value."""
+    """Dice and the errors of `primary` over all cases, withheld or not, and by size band of its true value.
+
+    Where nothing was found there is no error: those cases count in Dice, and as `nothing`.
+    """
     scores = np.array([case.dice for case in cases])
     true = np.array([case.true[primary] for case in cases])
     error = np.array([case.error(primary) for case in cases])
@@ -80,6 +83,7 @@ def describe(
         "per_label": [
             float(np.mean([case.seen.dice[k] for case in cases])) for k in range(len(cases[0].seen.dice))
         ],
+        "nothing": int(np.isnan(error).sum()),
         "error": {**errors_of(error, true), **bootstrap(error, true)},
         "shown": errors_of(error[kept], true[kept]),
         "withheld": int((~kept).sum()),
@@ -111,7 +115,8 @@ def dice_of(scores: Floats) -> dict[str, float]:
 
 
 def errors_of(error: Floats, true: Floats) -> dict[str, float]:
-    """Of a value, absolute in its own unit and in percent of the true one."""
+    """Of a value, absolute in its own unit and in percent of the true one; where there is one."""
+    error, true = _found(error, true)
     if not len(error):
         return {}
     absolute, share = np.abs(error), 100 * np.abs(error) / true
@@ -127,8 +132,14 @@ def errors_of(error: Floats, true: Floats) -> dict[str, float]:
     }
 
 
+def _found(error: Floats, true: Floats) -> tuple[Floats, Floats]:
+    there = np.isfinite(error)
+    return error[there], true[there]
+
+
 def bootstrap(error: Floats, true: Floats, rounds: int = 2000) -> dict[str, list[float]]:
     """95 % intervals of the mean absolute error, the bias and the median percent error, over images."""
+    error, true = _found(error, true)
     drawn = np.random.default_rng(0).integers(0, len(error), (rounds, len(error)))
     share = 100 * np.abs(error) / true
     return {
@@ -146,9 +157,12 @@ def _middle(values: Floats) -> list[float]:
 
 
 def risk_coverage(cases: Sequence[Case], primary: str, large: Callable[[Case], bool]) -> dict[str, Any]:
-    """Mean absolute error of the `k` images of highest score, k rising; the area under it; and of the errors that
-    are `large`, the share among the tenth of images of lowest score."""
-    ordered = sorted(cases, key=lambda case: -case.seen.score)
+    """Mean absolute error of the `k` images of least doubt, k rising; the area under it; and of the errors that
+    are `large`, the share among the tenth of images of most doubt. Images in which nothing was found give no value
+    to withhold."""
+    ordered = sorted(
+        (case for case in cases if primary in case.seen.values), key=lambda case: case.doubt(primary)
+    )
     error = np.abs([case.error(primary) for case in ordered])
     risk = np.cumsum(error) / np.arange(1, len(error) + 1)
     ideal = np.cumsum(np.sort(error)) / np.arange(1, len(error) + 1)

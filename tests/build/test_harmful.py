@@ -33,7 +33,7 @@ from edge_runtime.infer.model import Tolerance, load_model
 from edge_runtime.types import Frame
 from tests.build.graphs import group_of
 
-LIMITS = Tolerance(mean=0.2, p99=0.5, max=1.0)
+LIMITS = Tolerance(mean=0.05, p99=0.5, max=1.0)
 
 
 @dataclass
@@ -133,7 +133,7 @@ def test_calibration_on_black_frames_is_refused_by_the_gate(
 
 
 @pytest.mark.parametrize(
-    "layer", ["encode.0/first", "bottom.1/second", "up.2", "decode.2/second", "mask/Conv"]
+    "layer", ["stem.2", "to_eighth.2/first", "bottom.1/second", "up_quarter", "at_quarter/second"]
 )
 def test_one_layers_weights_with_a_scale_eight_times_too_large_are_refused(bench: Bench, layer: str) -> None:
     name = next(name for name in bench.plan.layers if layer in name)
@@ -142,12 +142,12 @@ def test_one_layers_weights_with_a_scale_eight_times_too_large_are_refused(bench
 
 
 @pytest.mark.parametrize(
-    "tensor", ["/network/Relu_output_0", "/network/encode.0/second/second.0/Conv_output_0"]
+    "tensor", ["/network/stem/stem.1/Relu_output_0", "/network/Relu_output_0"]
 )
 def test_one_tensor_with_a_scale_eight_times_too_large_is_refused_in_millimetres(
     bench: Bench, tensor: str
 ) -> None:
-    """Masks still agree to 0.998 there: it is the circumference that tells."""
+    """Masks hardly differ there: it is the circumference that tells."""
     harmful = {name: bench.right[name] * 8 for name in group_of(bench.plan, tensor)}
     report = bench.judged({**bench.right, **harmful})
     assert report.failures[0].code in ("value_mean", "value_p99", "value_max")

@@ -76,7 +76,7 @@ def test_a_card_without_folds_or_speed_leaves_them_out(made: tuple[Recipe, Any])
 
 def test_limits_come_from_tune_and_intervals_from_conformal(made: tuple[Recipe, Any]) -> None:
     _, results = made
-    assert results["tune"]["withheld"] <= 0.02 * SPLITS["tune"]
+    assert results["tune"]["withheld"] <= 0.04 * SPLITS["tune"]
     assert 0 < results["conformal_subjects"] <= SPLITS["conformal"]
     for one in results["intervals"].values():
         assert one["test"]["of"] == SPLITS["test"] - results["test"]["withheld"]
