@@ -74,8 +74,7 @@ def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
     worst = [(row["name"], f"{row['dice']:.4f}", f"{row['error']:+.2f} {unit}") for row in test["worst"]]
     return f"""## How accurate
 
-On the {test["images"]} images of the test split, withheld or not ({test["withheld"]} would be; in {test["nothing"]} nothing was
-found); Dice at the source's
+On the {test["images"]} images of the test split, withheld or not ({test["withheld"]} would be, in {test["nothing"]} nothing was found); Dice at the source's
 resolution, the {name} against the truth through the exact geometry, in the precision that ships (INT8) where it
 says so below and in FP32 here. With the images in DATA the runtime gives these figures again:
 
@@ -234,11 +233,16 @@ def _foreign(results: dict[str, Any]) -> str:
         f"{results[split]['withheld']} of {results[split]['images']} ({split})"
         for split in ("tune", "conformal", "test")
     )
+    fit = (
+        f", and its overlap with its own ellipse {rule['min_ellipse_iou']:.3f}"
+        if rule["min_ellipse_iou"]
+        else ""
+    )
     return f"""## Foreign pictures
 
-A number is shown only where presence is at least {rule["min_presence"]:.3f}, the Soft Dice Confidence of the mask at
-least {rule["min_confidence"]:.3f} and its overlap with its own shape at least {rule["min_ellipse_iou"]:.3f}: chosen on the
-tune split so that at least 96 % of its images stay. Own images withheld by it: {withheld}.
+A number is shown only where presence is at least {rule["min_presence"]:.3f} and the Soft Dice Confidence of the mask at
+least {rule["min_confidence"]:.3f}{fit}: chosen on the tune split so that at least 96 % of its images stay.
+Own images withheld by it: {withheld}.
 
 Frames for which a number would be shown by these limits alone; the runtime's other checks come on top:
 
