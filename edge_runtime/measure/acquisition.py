@@ -110,13 +110,13 @@ def clipped_edges(lungs: list[NDArray[np.bool_]], mask: Mask, picture: NDArray[n
     found: set[Edge] = set()
     for lung in lungs:
         limit = MAX_CONTACT * np.count_nonzero(lung) ** 0.5
-        beyond: dict[Edge, NDArray[np.bool_]] = {
-            "top": lung[: seen.y0 + reach_y].any(axis=0),
-            "bottom": lung[seen.y1 - reach_y :].any(axis=0),
-            "left": lung[:, : seen.x0 + reach_x].any(axis=1),
-            "right": lung[:, seen.x1 - reach_x :].any(axis=1),
+        beyond: dict[Edge, int] = {
+            "top": np.count_nonzero(np.any(lung[: seen.y0 + reach_y], axis=0)),
+            "bottom": np.count_nonzero(np.any(lung[seen.y1 - reach_y :], axis=0)),
+            "left": np.count_nonzero(np.any(lung[:, : seen.x0 + reach_x], axis=1)),
+            "right": np.count_nonzero(np.any(lung[:, seen.x1 - reach_x :], axis=1)),
         }
-        found |= {edge for edge, cells in beyond.items() if np.count_nonzero(cells) > limit}
+        found |= {edge for edge, cells in beyond.items() if cells > limit}
     return tuple(edge for edge in _CLIPPED if edge in found)
 
 
