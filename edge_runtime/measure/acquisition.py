@@ -111,13 +111,17 @@ def clipped_edges(lungs: list[NDArray[np.bool_]], mask: Mask, picture: NDArray[n
     for lung in lungs:
         limit = MAX_CONTACT * np.count_nonzero(lung) ** 0.5
         beyond: dict[Edge, int] = {
-            "top": np.count_nonzero(np.any(lung[: seen.y0 + reach_y], axis=0)),
-            "bottom": np.count_nonzero(np.any(lung[seen.y1 - reach_y :], axis=0)),
-            "left": np.count_nonzero(np.any(lung[:, : seen.x0 + reach_x], axis=1)),
-            "right": np.count_nonzero(np.any(lung[:, seen.x1 - reach_x :], axis=1)),
+            "top": _cells(np.any(lung[: seen.y0 + reach_y], axis=0)),
+            "bottom": _cells(np.any(lung[seen.y1 - reach_y :], axis=0)),
+            "left": _cells(np.any(lung[:, : seen.x0 + reach_x], axis=1)),
+            "right": _cells(np.any(lung[:, seen.x1 - reach_x :], axis=1)),
         }
         found |= {edge for edge, cells in beyond.items() if cells > limit}
     return tuple(edge for edge in _CLIPPED if edge in found)
+
+
+def _cells(touched: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(touched))
 
 
 def visible(picture: NDArray[np.uint8], content: Box) -> Box:
