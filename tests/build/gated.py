@@ -101,7 +101,7 @@ def shifted_far(outputs: dict[str, Any]) -> None:
 
 def bolder(outputs: dict[str, Any]) -> None:
     """As if the threshold had been 0.2."""
-    outputs["mask"][outputs["mask"] > 0.2] = 0.9
+    outputs["mask"][outputs["mask"] > 0.2] = 1.0
 
 
 def nothing(outputs: dict[str, Any]) -> None:
