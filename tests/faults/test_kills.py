@@ -24,6 +24,7 @@ from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link import Broker
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.types import SCHEMA_VERSION
 from tests.brokers import Mosquitto, make_certificates
 from tests.builders import report
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
@@ -236,7 +237,8 @@ def test_without_a_consumer_the_rows_stay_and_the_uplink_says_whom_it_misses(
 def test_poison_is_quarantined_receipted_and_never_sent_again(tmp_path: Path, broker: Mosquitto) -> None:
     setting = Setting(tmp_path, 3)
     with closing(sqlite3.connect(setting.state / "findings.db")) as db:
-        db.execute("UPDATE journal SET body = replace(body, '\"1.0\"', '\"2.0\"') WHERE seq = 2")
+        found = (f'"{SCHEMA_VERSION}"', '"2.0"')
+        db.execute("UPDATE journal SET body = replace(body, ?, ?) WHERE seq = 2", found)
         db.commit()
     receive = start_receive(broker.url, setting.store)
     try:

@@ -120,11 +120,11 @@ def test_the_binomial_interval_mirrors_and_holds_the_share(pair: tuple[int, int]
 # ---------------------------------------------------------------- risk and coverage
 
 
-def test_a_perfect_score_has_the_ideal_risk_and_a_constant_one_the_mean_error() -> None:
-    error = np.random.default_rng(1).permutation(np.linspace(0, 10, 200))
-    true = np.full(200, 100.0)
+def test_a_perfect_doubt_has_the_ideal_risk_and_one_that_knows_nothing_the_mean_error() -> None:
+    rng = np.random.default_rng(1)
+    error, true = rng.permutation(np.linspace(0, 10, 200)), rng.uniform(100, 200, 200)
     perfect = statistics.risk_coverage(
-        cases(true, error, 1 - error / 20), "length", lambda c: abs(c.error("length")) > 9
+        cases(true, error, 1 - error / (true + error)), "length", lambda c: abs(c.error("length")) > 9
     )
     assert perfect["aurc"] == pytest.approx(perfect["aurc_ideal"])
     assert perfect["aurc"] < perfect["aurc_without"] == pytest.approx(5.0)
