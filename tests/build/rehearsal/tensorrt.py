@@ -13,7 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+
+from edge_runtime.build.emulate import emulated
 
 __version__ = "10.3.0"
 
@@ -104,7 +107,8 @@ class Engine:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        wide = emulated(onnx.load_from_string(graph)).SerializeToString()
+        self.session = ort.InferenceSession(wide, options, providers=["CPUExecutionProvider"])
         self.strays = strays
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         self.outputs = {each.name: each for each in self.session.get_outputs()}
