@@ -34,7 +34,8 @@ def risk_curve(risk: dict[str, Any], name: str, unit: str) -> bytes:
     axes.plot(100 * curve[:, 0], curve[:, 1], color="#1d5b79", linewidth=1.6)
     axes.axhline(risk["aurc_without"], color="#999999", linewidth=0.8, linestyle="--")
     axes.set_xlabel("images kept, by rising doubt, %")
-    axes.set_ylabel(f"mean absolute error of the {name}, {unit}")
+    axes.set_ylabel(f"mean absolute error, {unit}")
+    axes.set_title(name, fontsize=9, loc="left")
     axes.set_ylim(bottom=0)
     return _png(figure)
 
