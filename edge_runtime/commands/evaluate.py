@@ -25,7 +25,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.frames.source import open_source
 from edge_runtime.infer.model import load_model
-from edge_runtime.measure.anatomy import AREA_SHARE, labels_of, raw_values
+from edge_runtime.measure.anatomy import labels_of, measured_values
 from edge_runtime.measure.fetal_head import head_circumference_mm
 from edge_runtime.measure.profile import read_profile
 from edge_runtime.pictures import full_mask, read_truth, whole_mask
@@ -135,9 +135,9 @@ class Scores:
             self._add_shown(result, hc_mm)
 
     def _add_values(self, found: Mask, truth: NDArray[np.uint8], frame: Frame) -> None:
-        true = raw_values(self.anatomy, whole_mask(truth, found.names), frame.spacing)
-        for name, value in raw_values(self.anatomy, found, frame.spacing).items():
-            if name != AREA_SHARE and true.get(name):
+        true = measured_values(self.anatomy, whole_mask(truth, found.names), frame.spacing)
+        for name, value in measured_values(self.anatomy, found, frame.spacing).items():
+            if true.get(name):
                 self.values[name].append(value / true[name] - 1)
 
     def _add_shown(self, result: Result, hc_mm: float) -> None:
@@ -175,7 +175,9 @@ def evaluate(
                 )
             scores.latency_ms.append(total_ms)
             scores.infer_ms.append(result.stages_ms["infer"])
-            scores.add(result, truth, _hc_mm(row, frame) if anatomy == "fetal_head" else None)
+            scores.add(
+                result, truth, published_hc_mm(row, frame.origin.name) if anatomy == "fetal_head" else None
+            )
             if progress is not None:
                 progress(f"{len(scores.dice)} images, Dice {np.mean(scores.dice):.4f}")
         return _evaluation(pipeline, scores)
@@ -241,15 +243,13 @@ class _Latency:
         return result, (clock.monotonic_ns() - start_ns) / 1e6
 
 
-def _hc_mm(row: dict[str, str], frame: Frame) -> float | None:
+def published_hc_mm(row: dict[str, str], name: str) -> float | None:
     """The published circumference; None where the table is blank. Raises ConfigError for what is no number."""
     text = (row.get("hc_mm") or "").strip()
     try:
         return float(text) if text else None
     except ValueError as exc:
-        raise ConfigError(
-            f"meta.csv: hc_mm of {frame.origin.name} is {text!r}, want millimetres or nothing"
-        ) from exc
+        raise ConfigError(f"meta.csv: hc_mm of {name} is {text!r}, want millimetres or nothing") from exc
 
 
 def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:

@@ -61,10 +61,14 @@ def raw_values(anatomy: str, mask: Mask, spacing: Spacing | None) -> dict[str, f
     that cannot be had, as of an empty mask, is left out; `area_share`, the labels' share of the picture's
     part of the grid, is always there.
     """
-    measured = cast(RawValues, import_module(_module(anatomy)).raw_values)(mask, spacing)
     height, width = mask.geometry.content.size_hw
     share = float(np.count_nonzero(mask.labels) / (height * width))
-    return {**measured, AREA_SHARE: share}
+    return {**measured_values(anatomy, mask, spacing), AREA_SHARE: share}
+
+
+def measured_values(anatomy: str, mask: Mask, spacing: Spacing | None) -> dict[str, float]:
+    """`raw_values` without the share of the picture: what may be held against a truth."""
+    return cast(RawValues, import_module(_module(anatomy)).raw_values)(mask, spacing)
 
 
 def acquisition(

@@ -120,6 +120,12 @@ def overlap(ellipse: Ellipse, inside: NDArray[np.bool_]) -> float:
     return min(1.0, common / union)
 
 
+def own_overlap(inside: NDArray[np.bool_], cell: tuple[float, float]) -> float:
+    """`overlap` of a mask with its own moment ellipse; 0 of an empty one."""
+    ellipse = moment_ellipse(inside, cell)
+    return 0.0 if ellipse is None else overlap(ellipse, inside)
+
+
 def outlined(mask: Mask) -> Mask:
     """`mask` with each part replaced by its moment ellipse, within the picture; an empty one stays empty.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_runtime.types import Acquisition
-from models.training.data import Grey, own_items
+from models.training.data import Grey, held_out_items
 from models.training.evaluate import REFERENCE, frame_of, labelled_frames, pipeline_of
 from models.training.recipe import Recipe
 
@@ -18,7 +18,7 @@ EDGES = ("top", "bottom", "left", "right")
 
 def acquisition_rates(recipe: Recipe, root: Path, model: Path) -> dict[str, list[int]]:
     """By what was done to the picture: [pictures of which just that was said, pictures]."""
-    items = [item for item in own_items(recipe, root) if item.split != "train"]
+    items = held_out_items(recipe, root)
     pipeline = pipeline_of(recipe, model, REFERENCE)
     rates: dict[str, list[int]] = {}
     try:

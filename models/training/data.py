@@ -104,6 +104,11 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
     return found
 
 
+def held_out_items(recipe: Recipe, root: Path) -> list[Item]:
+    """The labelled images that are not trained on."""
+    return [item for item in own_items(recipe, root) if item.split != "train"]
+
+
 def rows_of(table: Path, *needed: str) -> list[dict[str, str]]:
     """The rows of a meta.csv. Raises ConfigError for one without a value in a column that is needed."""
     with table.open(newline="") as lines:

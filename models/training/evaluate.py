@@ -7,27 +7,26 @@ test split. Knows nothing about torch.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.build.agreement import dice
 from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
-from edge_runtime.errors import BackendError, ConfigError
+from edge_runtime.commands.evaluate import labelled
+from edge_runtime.errors import BackendError
 from edge_runtime.frames.phantom import PhantomSpec, render
-from edge_runtime.frames.source import open_source
 from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import Artifact, InputSpec, Manifest, Model, OutputSpec, Precision
-from edge_runtime.measure.anatomy import AREA_SHARE, ELLIPTIC, raw_values
-from edge_runtime.measure.ellipse import moment_ellipse, overlap
+from edge_runtime.measure.anatomy import ELLIPTIC, measured_values
+from edge_runtime.measure.ellipse import own_overlap
 from edge_runtime.pictures import full_mask, whole_mask
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import BadFrame, Frame, Origin, Spacing
+from edge_runtime.types import Frame, Origin, Spacing
 from models.training import looks
 from models.training.data import Grey, Item, dicom_frames, foreign_items, read_grey, read_labels
 from models.training.recipe import Recipe
@@ -50,7 +49,6 @@ class Seen:
     fit: float  # overlap of the mask with its own ellipse; 1 where that is not asked
     values: dict[str, float]  # by measurement name; none where nothing was found
     dice: tuple[float, ...] = ()  # by label
-    views: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,13 +112,9 @@ def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
         scores = tuple(dice(full == value, truth == value) for value in range(1, len(result.mask.names) + 1))
     fit = 1.0
     if anatomy in ELLIPTIC:
-        part = result.found.of(result.found.names[0])
-        ellipse = moment_ellipse(
-            part, result.found.geometry.cell_mm(frame.spacing or Spacing(1, 1, SpacingSource.PHANTOM))
-        )
-        fit = 0.0 if ellipse is None else overlap(ellipse, part)
-    values = raw_values(anatomy, result.found, frame.spacing)
-    values.pop(AREA_SHARE, None)
+        cell = result.found.geometry.cell_mm(frame.spacing or Spacing(1, 1, SpacingSource.PHANTOM))
+        fit = own_overlap(result.found.of(result.found.names[0]), cell)
+    values = measured_values(anatomy, result.found, frame.spacing)
     return Seen(result.found.presence, min(result.found.confidence), fit, values, scores)
 
 
@@ -128,9 +122,7 @@ def true_values(
     recipe: Recipe, labels: Grey, spacing: Spacing | None, row: dict[str, str]
 ) -> dict[str, float]:
     """The measurements of the true labels (H, W); a published circumference instead of the mask's."""
-    mask = whole_mask(labels, recipe.labels)
-    values = raw_values(recipe.anatomy, mask, spacing)
-    values.pop(AREA_SHARE, None)
+    values = measured_values(recipe.anatomy, whole_mask(labels, recipe.labels), spacing)
     if row.get("hc_mm"):
         values[MeasurementName.HEAD_CIRCUMFERENCE.value] = float(row["hc_mm"])
     return values
@@ -144,16 +136,10 @@ def labelled_frames(
 ) -> Iterator[tuple[Item, dict[str, str], Frame, Grey]]:
     """Each item with its row of meta.csv, its image as the runtime reads it and its true labels (H, W)."""
     by_name = {item.path.name: item for item in items}
-    with (root / recipe.data.folder / "meta.csv").open(newline="") as table:
-        rows = {row["file"]: row for row in csv.DictReader(table)}
-    with open_source(f"folder:{root / recipe.data.folder / 'images'}") as source:
-        for frame in source.frames():
-            name = Path(frame.origin.name).name
-            if name not in by_name:
-                continue
-            if isinstance(frame, BadFrame):
-                raise ConfigError(f"evaluate: {frame.error}")
-            yield by_name[name], rows[name], frame, read_labels(by_name[name], recipe, frame.size_hw)
+    for frame, row in labelled(root / recipe.data.folder, None):
+        item = by_name.get(Path(frame.origin.name).name)
+        if item is not None:
+            yield item, row, frame, read_labels(item, recipe, frame.size_hw)
 
 
 def cases_of(

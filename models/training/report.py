@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.training.data import own_items
+from models.training.data import held_out_items, own_items
 from models.training.evaluate import REFERENCE, RUNTIMES, Case, Seen, cases_of, look_at_foreign, pipeline_of
 from models.training.recipe import Recipe
 from models.training.statistics import (
@@ -95,7 +95,7 @@ class Seens:
 
 def look_at_all(recipe: Recipe, root: Path, model: Path) -> Seens:
     """Runs `model` over everything that it was not trained on, and over all that is foreign."""
-    items = [item for item in own_items(recipe, root) if item.split != "train"]
+    items = held_out_items(recipe, root)
     pipelines = {name: pipeline_of(recipe, model, name) for name in RUNTIMES}
     try:
         return Seens(

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import torch
 
-from edge_runtime.build.bundle import manifest_toml
+from edge_runtime.build.bundle import MANIFEST_FILE, Contents, manifest_toml, write_bundle
 from edge_runtime.build.quantize import Job, quantize
 from edge_runtime.errors import BackendError, ConfigError, EdgeError
 from edge_runtime.infer.backends.table import open_backend
@@ -37,13 +37,13 @@ from edge_runtime.infer.model import (
 from edge_runtime.pipeline import build_pipeline
 from models.training.acquisition import acquisition_rates
 from models.training.card import SHOWN_FIRST, card_of
-from models.training.data import data_root, own_items
+from models.training.data import data_root, held_out_items
 from models.training.drawing import bland_altman, risk_curve
 from models.training.evaluate import REFERENCE, cases_of, output_of
 from models.training.export import export_onnx, multiply_adds
 from models.training.recipe import Recipe, read_recipe
 from models.training.report import ABOUT, Seens, errors, look_at_all, report_of
-from models.training.statistics import agreement
+from models.training.statistics import COVERAGE, agreement
 
 ROOT = Path(__file__).resolve().parents[2]
 BF16_P99, BF16_MAX = 0.5, 1.0  # mm, or percent of the value: how far bf16 may be from fp32
@@ -71,7 +71,7 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
         output=output_of(recipe),
         limits=LimitSpec(spacing_mm=ship.spacing_mm, min_size_px=ship.min_size_px, **rule),
         interval=IntervalSpec(
-            coverage=0.9, exams=results["conformal_subjects"], half_width=_half_widths(results)
+            coverage=COVERAGE, exams=results["conformal_subjects"], half_width=_half_widths(results)
         ),
         precision=PrecisionSpec(accepted=("fp32", "bf16") if close else ("fp32",)),
         gate=GateSpec(
@@ -130,7 +130,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
         "bland_altman.png": bland_altman(true, error, name, about.unit),
         "risk_coverage.png": risk_curve(results["risk"], name, about.unit),
     }
-    last = _quantized(recipe, manifest, model, built / "bundle", kept)
+    last = _with(first, built / "bundle", kept)
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(last, to)
     said = ROOT / "calibration" / recipe.name / "recipe.toml"
@@ -146,6 +146,15 @@ def _quantized(recipe: Recipe, manifest: Manifest, model: Path, out: Path, keep:
     return out
 
 
+def _with(bundle: Path, out: Path, keep: dict[str, bytes]) -> Path:
+    """The bundle again at `out`, with `keep` in the place of what it has of these names."""
+    shutil.rmtree(out, ignore_errors=True)
+    there = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
+    del there[MANIFEST_FILE]
+    write_bundle(out, Contents(load_model(str(bundle)).manifest, {**there, **keep}))
+    return out
+
+
 def _listed(subjects: Iterable[str]) -> bytes:
     return "".join(f"{subject}\n" for subject in sorted(subjects)).encode()
 
@@ -154,9 +163,8 @@ def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, A
     """How far the bundle's INT8 graph is from FP32 on everything that was not trained on."""
     model = load_model(str(bundle))
     pipeline = build_pipeline(model, open_backend(model, "openvino", "int8", 1))
-    items = [item for item in own_items(recipe, root) if item.split != "train"]
     try:
-        cases = cases_of(recipe, root, {"int8": pipeline}, items)["int8"]
+        cases = cases_of(recipe, root, {"int8": pipeline}, held_out_items(recipe, root))["int8"]
     finally:
         pipeline.close()
     about = ABOUT[recipe.anatomy]

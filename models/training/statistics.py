@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.measure.conformal import exact_range, rank
 from models.training.evaluate import Case, Seen
 
 KEEP = 0.96  # of the tune split's own images
@@ -215,8 +216,7 @@ def half_widths(
 
 def conformal_quantile(scores: Floats) -> float:
     """The score that COVERAGE of new ones stay below, as far as these tell: rank ceil((n + 1) COVERAGE)."""
-    rank = min(len(scores), math.ceil((len(scores) + 1) * COVERAGE))
-    return float(np.sort(scores)[rank - 1])
+    return float(np.sort(scores)[min(len(scores), rank(len(scores), COVERAGE)) - 1])
 
 
 def covered(cases: Sequence[Case], name: str, half: list[dict[str, float]]) -> dict[str, Any]:
@@ -228,35 +228,13 @@ def covered(cases: Sequence[Case], name: str, half: list[dict[str, float]]) -> d
         width = max(band["absolute"], band["relative"] * value)
         widths.append(2 * width)
         inside += abs(case.error(name)) <= width
-    low, high = clopper_pearson(inside, len(cases))
+    low, high = exact_range(inside / len(cases), len(cases))
     return {
         "covered": inside,
         "of": len(cases),
         "interval": [low, high],
         "median_width": float(np.median(widths)),
     }
-
-
-def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact binomial interval of a share (Clopper and Pearson 1934), by bisection on the binomial tail; for counts up
-    to a thousand."""
-    tail = (1 - level) / 2
-
-    def at_least(share: float, k: int) -> float:
-        return math.fsum(
-            math.comb(count, i) * share**i * (1 - share) ** (count - i) for i in range(k, count + 1)
-        )
-
-    def solve(rising: Callable[[float], float]) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-        return (low + high) / 2
-
-    lower = 0.0 if hits == 0 else solve(lambda share: at_least(share, hits) - tail)
-    upper = 1.0 if hits == count else solve(lambda share: tail - (1 - at_least(share, hits + 1)))
-    return lower, upper
 
 
 def agreement(

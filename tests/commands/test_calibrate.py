@@ -65,7 +65,7 @@ def options(site: Path, out: Path, **over: object) -> Options:
         "precision": "fp32",
         **over,
     }
-    return Options(**fields)  # type: ignore[arg-type]
+    return Options(**fields)
 
 
 def a_copy(site: Path, home: Path) -> Path:
@@ -372,7 +372,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
     over = {"out": tmp_path / "p.toml", **spoil(home)}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises((CalibrationError, ConfigError), match=words) as caught:
-        calibrate(options(home, **over))  # type: ignore[arg-type]
+        calibrate(options(home, **over))
     assert "\n" not in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 

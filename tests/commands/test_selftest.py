@@ -216,7 +216,7 @@ def a_cell_wider(backend: Wrong, outputs: dict[str, Any]) -> None:
 def test_a_backend_that_answers_wrong_is_noticed(
     tmp_path: Path, change: Callable[[Wrong, Any], None], stage: str, words: str
 ) -> None:
-    pipeline = build_pipeline(SHIPPED, Wrong(change))  # type: ignore[arg-type]
+    pipeline = build_pipeline(SHIPPED, Wrong(change))
     checks, _ = examine(pipeline, tmp_path)
     pipeline.close()
     failed = [check for check in checks if check.state == "failed"]
@@ -235,7 +235,7 @@ class Careless:
 
 def test_a_postprocess_that_takes_what_is_not_a_number_is_noticed(tmp_path: Path) -> None:
     pipeline = build_pipeline(SHIPPED, open_backend(SHIPPED, "onnxruntime", "fp32"))
-    pipeline.postprocess = Careless(pipeline.postprocess)  # type: ignore[assignment]
+    pipeline.postprocess = Careless(pipeline.postprocess)
     checks, _ = examine(pipeline, tmp_path)
     pipeline.close()
     assert [check.stage for check in checks if check.state == "failed"] == ["postprocess"]

@@ -42,7 +42,7 @@ def profile(**over: object) -> ProfileFile:
         "gate": GATE,
         **over,
     }
-    return ProfileFile(**fields)  # type: ignore[arg-type]
+    return ProfileFile(**fields)
 
 
 def kept(tmp_path: Path, **over: object) -> Path:

@@ -124,7 +124,7 @@ def test_a_whole_chest_has_its_areas_and_a_check_without_fault(pipeline: Pipelin
 def test_a_turned_xray_is_withheld_and_never_turned_back(
     pipeline: Pipeline, backend: DrawnLungs, at: int, degrees: int, reason: Reason
 ) -> None:
-    backend.rotation = tuple(0.97 if k == at else 0.01 for k in range(4))  # type: ignore[assignment]
+    backend.rotation = tuple(0.97 if k == at else 0.01 for k in range(4))
     result = pipeline.step(frame())
     assert withheld(result, reason).rotation_deg == degrees
     assert result.verdict.hint is Hint.ROTATE_IMAGE

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch")  # what is imported below needs it: after it, whatever E402 says
 
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_runtime.measure.conformal import exact_range
 from models.training import statistics
 from models.training.evaluate import Seen
 from tests.training.seen import RULE, case, cases, seen
@@ -104,16 +105,16 @@ PUBLISHED = [
 def test_the_binomial_interval_is_that_of_clopper_and_pearson(
     hits: int, count: int, lower: float, upper: float
 ) -> None:
-    assert statistics.clopper_pearson(hits, count) == pytest.approx((lower, upper), abs=1e-4)
+    assert exact_range(hits / count, count) == pytest.approx((lower, upper), abs=1e-4)
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_binomial_interval_mirrors_and_holds_the_share(pair: tuple[int, int]) -> None:
     hits, count = pair
-    lower, upper = statistics.clopper_pearson(hits, count)
+    lower, upper = exact_range(hits / count, count)
     assert 0 <= lower <= hits / count <= upper <= 1
-    mirrored = statistics.clopper_pearson(count - hits, count)
+    mirrored = exact_range((count - hits) / count, count)
     assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((lower, upper), abs=1e-9)
 
 

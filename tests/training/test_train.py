@@ -152,7 +152,7 @@ def test_an_error_is_one_line(
         (tmp_path / "data" / "fetal_head" / "masks" / "00b.png").unlink()
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     with pytest.raises(SystemExit, match=said) as stopped:
-        module.main()  # type: ignore[attr-defined]
+        module.main()
     assert "\n" not in str(stopped.value)
 
 

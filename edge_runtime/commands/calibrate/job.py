@@ -12,7 +12,7 @@ from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import Reason
 from edge_runtime.commands.calibrate import intervals, limits
-from edge_runtime.commands.calibrate.reading import Reading, Seen, read
+from edge_runtime.commands.calibrate.reading import Reading, Seen, models_own, read
 from edge_runtime.commands.calibrate.report import CalibrateReport, report_of
 from edge_runtime.commands.words import listed
 from edge_runtime.config import read_toml, toml_text
@@ -149,24 +149,15 @@ def _file(
 def _gated(pipeline: Pipeline) -> dict[str, float]:
     """The model's own gate: presence only where it has one, shape only of ellipses."""
     manifest = pipeline.model.manifest
-    gate = {"confidence": pipeline.limits.min_confidence}
-    if manifest.output.presence is not None:
-        gate["presence"] = pipeline.limits.min_presence
-    if manifest.anatomy in ELLIPTIC:
-        gate["ellipse_iou"] = pipeline.settings.min_ellipse_iou
-    return gate
+    asked = {"presence": manifest.output.presence is not None, "ellipse_iou": manifest.anatomy in ELLIPTIC}
+    return {name: limit for name, limit in models_own(pipeline).items() if asked.get(name, True)}
 
 
 def _gate(found: limits.Found, pipeline: Pipeline) -> Gate:
     """The limits below which a value is withheld: never lower than the model's own, whatever the frames say."""
-    own = {
-        "presence": pipeline.limits.min_presence,
-        "confidence": pipeline.limits.min_confidence,
-        "ellipse_iou": pipeline.settings.min_ellipse_iou,
-    }
     asked = {
         f"min_{name}": max(floor, found.limits[name].limit if name in found.limits else 0.0)
-        for name, floor in own.items()
+        for name, floor in models_own(pipeline).items()
     }
     return Gate(**asked)
 

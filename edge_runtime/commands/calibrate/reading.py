@@ -12,15 +12,15 @@ from pathlib import Path
 
 from edge_runtime.build.calibration import as_uri
 from edge_runtime.codes import SEVERITY, Reason, Status
-from edge_runtime.commands.evaluate import read_meta
+from edge_runtime.commands.evaluate import published_hc_mm, read_meta
 from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.source import open_source
-from edge_runtime.measure.anatomy import AREA_SHARE, ELLIPTIC, labels_of, raw_values
-from edge_runtime.measure.ellipse import moment_ellipse, overlap
+from edge_runtime.measure.anatomy import ELLIPTIC, labels_of, measured_values
+from edge_runtime.measure.ellipse import own_overlap
 from edge_runtime.measure.quality import GRADED, look
-from edge_runtime.pictures import read_truth
+from edge_runtime.pictures import read_truth, whole_mask
 from edge_runtime.pipeline import Pipeline, Result
-from edge_runtime.types import BadFrame, Box, Frame, Geometry, Mask
+from edge_runtime.types import BadFrame, Frame, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +106,9 @@ def _published(uri: str) -> dict[str, float]:
     scheme, _, place = uri.partition(":")
     homes = (Path(place), Path(place).parent) if scheme == "folder" else ()
     table = next((home / "meta.csv" for home in homes if (home / "meta.csv").is_file()), None)
-    found: dict[str, float] = {}
-    for name, row in ({} if table is None else read_meta(table)).items():
-        text = (row.get("hc_mm") or "").strip()
-        try:
-            if text:
-                found[name] = float(text)
-        except ValueError as exc:
-            raise ConfigError(f"{table}: hc_mm of {name} is {text!r}, want millimetres or nothing") from exc
-    return found
+    rows = {} if table is None else read_meta(table)
+    found = {name: published_hc_mm(row, name) for name, row in rows.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _truth(labels: Path, frame: Frame, pipeline: Pipeline, published: dict[str, float]) -> dict[str, float]:
@@ -130,15 +124,13 @@ def _truth(labels: Path, frame: Frame, pipeline: Pipeline, published: dict[str, 
         raise CalibrationError(
             f"{path}: {drawn.shape[1]}x{drawn.shape[0]}, its frame is {width}x{height}; want the same size"
         )
-    whole = Geometry((height, width), Box(0, 0, width, height), 1.0, 1.0, 0.0, 0.0)
-    mask = Mask(drawn, names, whole, (1.0,) * len(names), (0.0,) * len(names), 1.0)
-    values = raw_values(anatomy, mask, frame.spacing)
+    values = measured_values(anatomy, whole_mask(drawn, names), frame.spacing)
     if not drawn.any():
         raise CalibrationError(f"{path}: the label is empty; leave a frame without the structure out")
     known = published.get(Path(frame.origin.name).name)
     if anatomy == "fetal_head" and known is not None and frame.spacing is not None:
         values["head_circumference"] = known
-    return {name: value for name, value in values.items() if name != AREA_SHARE}
+    return values
 
 
 def _see(frame: Frame, subject: str, truth: dict[str, float] | None, pipeline: Pipeline) -> Seen:
@@ -151,8 +143,7 @@ def _see(frame: Frame, subject: str, truth: dict[str, float] | None, pipeline: P
     values: dict[str, float] = {}
     if result.found is not None:  # what was measured: `mask` may be the ellipses that are shown in its place
         numbers |= _gated(result.found, pipeline.model.manifest.anatomy)
-        values = raw_values(pipeline.model.manifest.anatomy, result.found, frame.spacing)
-        values.pop(AREA_SHARE)
+        values = measured_values(pipeline.model.manifest.anatomy, result.found, frame.spacing)
     return Seen(
         f"{frame.origin.name} frame {frame.index}", subject, numbers, _withheld(result), values, truth
     )
@@ -165,12 +156,20 @@ def _withheld(result: Result) -> tuple[Reason, ...]:
     return tuple(reason for reason in doubts if reason is not Reason.NO_MEASUREMENT_DEFINED)
 
 
+def models_own(pipeline: Pipeline) -> dict[str, float]:
+    """What the model itself asks for, by the names of `limits.GATED`."""
+    return {
+        "presence": pipeline.limits.min_presence,
+        "confidence": pipeline.limits.min_confidence,
+        "ellipse_iou": pipeline.settings.min_ellipse_iou,
+    }
+
+
 def _gated(mask: Mask, anatomy: str) -> dict[str, float]:
     """What the limits of a model are held against (`quality._mask_checks`, `measure`)."""
     sure = [confidence for confidence in mask.confidence if confidence > 0]
     numbers = {"presence": mask.presence, "confidence": min(sure, default=0.0)}
     if anatomy in ELLIPTIC:
-        part = mask.of(mask.names[0])
-        ellipse = moment_ellipse(part, (mask.geometry.step_y, mask.geometry.step_x))
-        numbers["ellipse_iou"] = 0.0 if ellipse is None else overlap(ellipse, part)
+        cell = (mask.geometry.step_y, mask.geometry.step_x)
+        numbers["ellipse_iou"] = own_overlap(mask.of(mask.names[0]), cell)
     return numbers

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_runtime.commands.calibrate.intervals import Interval
 from edge_runtime.commands.calibrate.limits import GATED, Found
-from edge_runtime.commands.calibrate.reading import Reading, Seen
+from edge_runtime.commands.calibrate.reading import Reading, Seen, models_own
 from edge_runtime.commands.words import RESEARCH, listed
 from edge_runtime.measure.anatomy import unit_of
 from edge_runtime.measure.profile import Profile, ProfileFile
@@ -84,11 +84,7 @@ def report_of(
     pipeline: Pipeline,
 ) -> CalibrateReport:
     file = profile.file
-    own = {
-        "presence": pipeline.limits.min_presence,
-        "confidence": pipeline.limits.min_confidence,
-        "ellipse_iou": pipeline.settings.min_ellipse_iou,
-    }
+    own = models_own(pipeline)
     withheld = Counter(reason.value for one in reading.seen for reason in one.withheld)
     reject = None
     if found.rate is not None and found.rate_range is not None:
