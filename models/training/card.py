@@ -37,11 +37,21 @@ def _splits(recipe: Recipe, results: dict[str, Any]) -> str:
     rows = [
         (split, counts[split]["subjects"], counts[split]["images"])
         for split in ("train", "tune", "conformal", "test")
+        if counts[split]["subjects"]
     ]
+    refit = (
+        """
+
+There are too few subjects to leave some out of what ships: the network that ships was trained on all of them. What
+is told of it below was measured on networks trained in the same way, each without the subjects of its fold, on just
+those subjects."""
+        if recipe.splits.refit
+        else ""
+    )
     return f"""## Splits
 
 By subject (`{recipe.data.subject}` of meta.csv), never by image; lists in `models/training/recipes/{recipe.name}.toml`.
-Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.
+Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.{refit}
 
 {table(("split", "subjects", "images"), rows)}"""
 
@@ -72,13 +82,18 @@ def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
         ("largest that is shown", f"{test['shown'].get('max', 0.0):.2f} {unit}", ""),
     ]
     worst = [(row["name"], f"{row['dice']:.4f}", f"{row['error']:+.2f} {unit}") for row in test["worst"]]
+    again = (
+        ""
+        if recipe.splits.refit
+        else f""" With the images in DATA the runtime gives these figures again:
+
+    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32"""
+    )
     return f"""## How accurate
 
 On the {test["images"]} images of the test split, withheld or not ({test["withheld"]} would be, in {test["nothing"]} nothing was found); Dice at the source's
 resolution, the {name} against the truth through the exact geometry, in the precision that ships (INT8) where it
-says so below and in FP32 here. With the images in DATA the runtime gives these figures again:
-
-    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32
+says so below and in FP32 here.{again}
 
 {table(("Dice", "mean", "median", "5th percentile", "worst"), rows)}
 
@@ -120,9 +135,9 @@ def _folds(recipe: Recipe, results: dict[str, Any]) -> str:
     )
     return f"""### Five folds
 
-The recipe trained five times on four fifths of the subjects ({folds["steps"]} steps each, where the shipped weights
-had {results["training"]["steps"]}), each judged on the fifth it had not seen: every labelled image once. The spread
-between the folds is what another training may be expected to differ by.
+The recipe trained once a fold on all subjects of the others ({folds["steps"]} batches each, where the shipped weights
+had {results["training"]["steps"]}), each judged on the subjects it had not seen: every labelled image once. The spread
+between the folds is what another hospital's or evening's pictures may be expected to differ by, at the least.
 
 {table(("fold", "images", "Dice", "5th percentile", f"mean absolute error, {unit}", "bias"), rows)}"""
 
@@ -142,7 +157,7 @@ def _bands(recipe: Recipe, results: dict[str, Any]) -> str:
     ]
     text = f"""### By size
 
-All {results["held_out"]["images"]} images that were not trained on (tune, conformal and test): a band of the test
+All {results["held_out"]["images"]} images of tune, conformal and test: a band of the test
 split alone holds too few.
 
 {table((SHOWN_FIRST[recipe.anatomy], "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
@@ -168,7 +183,7 @@ def _acquisition(results: dict[str, Any]) -> str:
     rows = [(what, f"{right} of {of}") for what, (right, of) in rates.items()]
     return f"""## The acquisition check
 
-On the pictures that were not trained on, as they are and changed by known amounts: turned clockwise, inverted, or
+On the pictures of tune, conformal and test, as they are and changed by known amounts: turned clockwise, inverted, or
 with 15 % of the lungs' extent cut off at an edge of the image. Counted is what was said of just that; of pictures as
 they are, that both lungs are in view, upright and not inverted, and no edge clipped (some of them are: lungs touch the
 border in about one in fourteen by their true masks).
@@ -267,7 +282,7 @@ def _precision(results: dict[str, Any]) -> str:
     unit = "share of the value" if results["relative"] else results["unit"]
     return f"""## Precisions and runtimes
 
-Differences from OpenVINO FP32 over all images that were not trained on, in {unit}.
+Differences of the network that ships from OpenVINO FP32 over the images of tune, conformal and test, in {unit}.
 
 {table(("", "Dice", "mean", "99th percentile", "largest", "presence"), rows)}"""
 

@@ -22,15 +22,20 @@ class DataSpec(Table, frozen=True):
     folder: str
     subject: str  # column of meta.csv that keeps what belongs together in one split
     phantoms: int = 0  # drawn pictures of known truth beside them
-    neighbours: bool = False  # subjects next to one another may be one person: folds keep them together
 
 
 class SplitSpec(Table, frozen=True):
-    """Subjects by split; the rest is trained on."""
+    """Subjects by split; the rest is trained on.
+
+    With `refit`, for sets too small to leave so much out, the network that ships is trained on everything, and what is
+    told of it is measured on the networks of the folds, each on the subjects that it had not seen.
+    """
 
     tune: tuple[str, ...]  # chooses limits
     conformal: tuple[str, ...]  # makes intervals
     test: tuple[str, ...]  # is only ever reported
+    refit: bool = False
+    folds: tuple[tuple[str, ...], ...] = ()  # subjects of each, where they are not just every so-many-th
 
 
 class ForeignSpec(Table, frozen=True):
@@ -64,6 +69,7 @@ class VarySpec(Table, frozen=True):
     bend: Fraction = 0.0  # smoothly out of shape
     swap_frame: Fraction = 0.0  # inside the frame of a foreign picture
     window: Fraction = 0.35  # black outside a rectangle
+    hide: Fraction = 0.0  # with a part of the outline out of sight
     views: bool = False  # quarter turns and inverted grey, which the network then tells
 
 
@@ -82,6 +88,7 @@ class TrainSpec(Table, frozen=True):
     """The schedule: one cycle of the learning rate over `steps` batches."""
 
     steps: int
+    fold_steps: int = 4000  # batches of each fold
     batch: int = 16
     rate: float = 3e-3
     seed: int = 1
@@ -132,9 +139,14 @@ class Recipe(Table, frozen=True):
         return 2 * self.network.grid_hw[0], 2 * self.network.grid_hw[1]
 
     @property
-    def held_out(self) -> tuple[str, ...]:
-        """The subjects that are not trained on."""
+    def measured(self) -> tuple[str, ...]:
+        """The subjects that are tuned, calibrated or tested on."""
         return (*self.splits.tune, *self.splits.conformal, *self.splits.test)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The subjects that the network which ships has not seen."""
+        return () if self.splits.refit else self.measured
 
     def split_of(self, subject: str) -> str:
         """train, tune, conformal or test."""
@@ -155,7 +167,7 @@ def read_recipe(name_or_file: str) -> Recipe:
             f"recipe {name_or_file}: no such name or file; choose {shipped}, or name a TOML file"
         )
     recipe = read_toml(path, Recipe)
-    listed = Counter(recipe.held_out)
+    listed = Counter(recipe.measured)
     twice = sorted(subject for subject, times in listed.items() if times > 1)
     if twice:
         raise ConfigError(
