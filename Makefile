@@ -31,8 +31,10 @@ bench: $(VENV)/.test
 # One of fetal_head, carotid, lungs, from the images to the bundle in models/: an hour on two cores.
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train $(MODEL)
-	@if grep -q '^refit = true' models/training/recipes/$(MODEL).toml; then \
-		$(BIN)/python -m models.training.folds $(MODEL); fi
+	@if grep -q '^folds = ' models/training/recipes/$(MODEL).toml; then \
+		$(BIN)/python -m models.training.folds $(MODEL); \
+	elif grep -q '^refit = true' models/training/recipes/$(MODEL).toml; then \
+		$(BIN)/python -m models.training.train $(MODEL) --measured; fi
 	$(BIN)/python -m models.training.ship $(MODEL)
 
 # A shipped model's INT8 and FP16 graphs again, gate included: the same bytes as models/$(MODEL).

@@ -39,12 +39,16 @@ def _splits(recipe: Recipe, results: dict[str, Any]) -> str:
         for split in ("train", "tune", "conformal", "test")
         if counts[split]["subjects"]
     ]
+    judges = (
+        "networks trained in the same way, each without the subjects of its fold"
+        if recipe.splits.folds
+        else "a network trained in the same way without the subjects of tune, conformal and test"
+    )
     refit = (
-        """
+        f"""
 
-There are too few subjects to leave some out of what ships: the network that ships was trained on all of them. What
-is told of it below was measured on networks trained in the same way, each without the subjects of its fold, on just
-those subjects."""
+The network that ships was trained on all subjects, once its recipe had been judged. What is told of it below was
+measured on {judges}, on just those subjects: of networks that had seen less."""
         if recipe.splits.refit
         else ""
     )

@@ -32,13 +32,12 @@ from models.training.data import (
     Grey,
     Item,
     dicom_frames,
-    fold_subjects,
     foreign_items,
     measured_items,
     read_grey,
     read_labels,
 )
-from models.training.recipe import Recipe
+from models.training.recipe import MEASURED, Recipe, fold_home
 
 RUNTIMES: dict[str, tuple[type[OpenVinoBackend | OnnxRuntimeBackend], Precision]] = {
     "openvino_fp32": (OpenVinoBackend, "fp32"),
@@ -167,22 +166,16 @@ def cases_of(
 def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, list[Item]]]:
     """Each network in `built` that is judged, as ONNX, with the labelled images that it is judged on: all it had not
     seen. Raises ConfigError where a fold's network is not there yet."""
-    items = measured_items(recipe, root)
-    if not recipe.splits.refit:
-        yield built / "model.onnx", items
-        return
-    for number, subjects in enumerate(fold_subjects(recipe, root)):
-        model = fold_home(built, number) / "model.onnx"
-        if not model.is_file():
-            raise ConfigError(
-                f"{model}: does not exist; run `python -m models.training.folds {recipe.name}` first"
-            )
-        yield model, [item for item in items if item.subject in subjects]
-
-
-def fold_home(built: Path, number: int) -> Path:
-    """Where the network of a fold is, below the folder of the recipe's own."""
-    return built / f"fold_{number}"
+    items, splits = measured_items(recipe, root), recipe.splits
+    if splits.refit and splits.folds:
+        homes = {fold_home(built, number): subjects for number, subjects in enumerate(splits.folds)}
+    else:
+        homes = {built / MEASURED if splits.refit else built: recipe.measured}
+    for home, subjects in homes.items():
+        if not (home / "model.onnx").is_file():
+            command = "folds NAME" if splits.folds else "train NAME --measured"
+            raise ConfigError(f"{home}/model.onnx: does not exist; run models.training.{command} first")
+        yield home / "model.onnx", [item for item in items if item.subject in subjects]
 
 
 def foreign_frames(recipe: Recipe, root: Path) -> Iterator[tuple[str, str, Frame]]:

@@ -19,9 +19,9 @@ import torch
 
 from edge_runtime.errors import EdgeError
 from models.training.data import data_root, fold_subjects, own_items
-from models.training.evaluate import REFERENCE, Case, cases_of, fold_home, pipeline_of
+from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
 from models.training.export import export_onnx
-from models.training.recipe import Recipe, SplitSpec, read_recipe
+from models.training.recipe import Recipe, SplitSpec, fold_home, read_recipe
 from models.training.report import ABOUT, EVERYTHING
 from models.training.statistics import describe
 from models.training.train import positive, train

@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.types import Fraction
 
 HOME = Path(__file__).resolve().parent / "recipes"
+MEASURED = "measured"  # below the folder of a refit: the network of the train split alone
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -27,15 +28,16 @@ class DataSpec(Table, frozen=True):
 class SplitSpec(Table, frozen=True):
     """Subjects by split; the rest is trained on.
 
-    With `refit`, for sets too small to leave so much out, the network that ships is trained on everything, and what is
-    told of it is measured on the networks of the folds, each on the subjects that it had not seen.
+    With `refit` the network that ships is trained on everything, and what is told of it is measured on networks of the
+    same recipe that had not seen the subject: one trained on the train split, or for a set too small for that, those
+    of the `folds`.
     """
 
     tune: tuple[str, ...]  # chooses limits
     conformal: tuple[str, ...]  # makes intervals
     test: tuple[str, ...]  # is only ever reported
     refit: bool = False
-    folds: tuple[tuple[str, ...], ...] = ()  # subjects of each, where they are not just every so-many-th
+    folds: tuple[tuple[str, ...], ...] = ()  # subjects of each; without: every so-many-th, for the card only
 
 
 class ForeignSpec(Table, frozen=True):
@@ -154,6 +156,11 @@ class Recipe(Table, frozen=True):
             if subject in getattr(self.splits, split):
                 return split
         return "train"
+
+
+def fold_home(built: Path, number: int) -> Path:
+    """Where the network of a fold lies, below the folder of the recipe's own."""
+    return built / f"fold_{number}"
 
 
 def read_recipe(name_or_file: str) -> Recipe:

@@ -83,7 +83,7 @@ def test_the_card_of_a_refit_says_who_was_measured_and_names_no_figures_to_get_a
     assert again in card_of(recipe, results)
     refit = msgspec.structs.replace(recipe, splits=msgspec.structs.replace(recipe.splits, refit=True))
     card = card_of(refit, results)
-    assert "the network that ships was trained on all of them" in card
+    assert "network that ships was trained on all subjects" in card
     assert again not in card
 
 
