@@ -39,25 +39,28 @@ def _splits(recipe: Recipe, results: dict[str, Any]) -> str:
         for split in ("train", "tune", "conformal", "test")
         if counts[split]["subjects"]
     ]
-    judges = (
-        "networks trained in the same way, each without the subjects of its fold"
-        if recipe.splits.folds
-        else "a network trained in the same way without the subjects of tune, conformal and test"
-    )
-    refit = (
-        f"""
-
-The network that ships was trained on all subjects, once its recipe had been judged. What is told of it below was
-measured on {judges}, on just those subjects: of networks that had seen less."""
-        if recipe.splits.refit
-        else ""
-    )
     return f"""## Splits
 
 By subject (`{recipe.data.subject}` of meta.csv), never by image; lists in `models/training/recipes/{recipe.name}.toml`.
-Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.{refit}
+Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.{_refit(recipe)}
 
 {table(("split", "subjects", "images"), rows)}"""
+
+
+def _refit(recipe: Recipe) -> str:
+    if not recipe.splits.refit:
+        return ""
+    if recipe.splits.folds:
+        return """
+
+There are too few subjects to leave any out: the network that ships was trained on all of them. What is told of it
+below was measured on networks trained in the same way for a shorter time, each without the subjects of its fold, on
+just those subjects."""
+    return """
+
+The network that ships was trained on train, tune and conformal. What tune and conformal say below, the limits and the
+intervals among it, was measured on a network trained in the same way on train alone; what test says, on the one that
+ships."""
 
 
 def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
@@ -88,7 +91,7 @@ def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
     worst = [(row["name"], f"{row['dice']:.4f}", f"{row['error']:+.2f} {unit}") for row in test["worst"]]
     again = (
         ""
-        if recipe.splits.refit
+        if not recipe.held_out
         else f""" With the images in DATA the runtime gives these figures again:
 
     edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32"""

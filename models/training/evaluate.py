@@ -169,8 +169,10 @@ def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, l
     items, splits = measured_items(recipe, root), recipe.splits
     if splits.refit and splits.folds:
         homes = {fold_home(built, number): subjects for number, subjects in enumerate(splits.folds)}
+    elif splits.refit:
+        homes = {built / MEASURED: (*splits.tune, *splits.conformal), built: splits.test}
     else:
-        homes = {built / MEASURED if splits.refit else built: recipe.measured}
+        homes = {built: recipe.measured}
     for home, subjects in homes.items():
         if not (home / "model.onnx").is_file():
             command = "folds NAME" if splits.folds else "train NAME --measured"

@@ -28,9 +28,9 @@ class DataSpec(Table, frozen=True):
 class SplitSpec(Table, frozen=True):
     """Subjects by split; the rest is trained on.
 
-    With `refit` the network that ships is trained on everything, and what is told of it is measured on networks of the
-    same recipe that had not seen the subject: one trained on the train split, or for a set too small for that, those
-    of the `folds`.
+    With `refit` the network that ships is trained on everything but test: limits and intervals come from a network of
+    the same recipe that saw the train split alone. Of a set too small even for that, with `folds` too, the one that
+    ships saw everything, and all that is told of it comes from networks that had not seen the subject's fold.
     """
 
     tune: tuple[str, ...]  # chooses limits
@@ -148,7 +148,9 @@ class Recipe(Table, frozen=True):
     @property
     def held_out(self) -> tuple[str, ...]:
         """The subjects that the network which ships has not seen."""
-        return () if self.splits.refit else self.measured
+        if self.splits.refit:
+            return () if self.splits.folds else self.splits.test
+        return self.measured
 
     def split_of(self, subject: str) -> str:
         """train, tune, conformal or test."""

@@ -116,7 +116,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
         results["folds"] = json.loads(folds.read_text())
     manifest = manifest_of(recipe, results)
     kept = {}
-    if not recipe.splits.refit:
+    if recipe.held_out:
         kept["test_subjects.txt"] = _listed(recipe.splits.test)
         kept["held_out_subjects.txt"] = _listed(recipe.held_out)
     first = _quantized(recipe, manifest, model, built / "first", kept)

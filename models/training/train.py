@@ -122,8 +122,8 @@ def train(recipe: Recipe, out: Path, workers: int = 0) -> Path:
 
 
 def train_measured(recipe: Recipe, out: Path, workers: int = 0) -> None:
-    """Trains the network that tells how good a refit is, on the train split alone, and exports it below `out`. Raises
-    ConfigError where the recipe has no refit."""
+    """Trains the network that sets the limits and intervals of a refit, on the train split alone, and exports it below
+    `out`. Raises ConfigError where the recipe has no refit."""
     if not recipe.splits.refit or recipe.splits.folds:
         raise ConfigError(f"recipe {recipe.name}: --measured wants [splits] refit without folds")
     home = out / MEASURED
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument(
         "--measured",
         action="store_true",
-        help="of a refit, the network that is measured: without the other splits",
+        help="of a refit, the network that limits and intervals come from: of the train split alone",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -81,9 +81,13 @@ def test_the_card_of_a_refit_says_who_was_measured_and_names_no_figures_to_get_a
     recipe, results = made
     again = "edge-runtime evaluate --model"
     assert again in card_of(recipe, results)
-    refit = msgspec.structs.replace(recipe, splits=msgspec.structs.replace(recipe.splits, refit=True))
-    card = card_of(refit, results)
-    assert "network that ships was trained on all subjects" in card
+    refit = msgspec.structs.replace(recipe.splits, refit=True)
+    assert "trained on train, tune and conformal" in card_of(
+        msgspec.structs.replace(recipe, splits=refit), results
+    )
+    folded = msgspec.structs.replace(refit, folds=(("a",), ("b",)))
+    card = card_of(msgspec.structs.replace(recipe, splits=folded), results)
+    assert "the network that ships was trained on all of them" in card
     assert again not in card
 
 

@@ -193,10 +193,15 @@ def test_an_empty_fold_is_refused(recipe: Recipe, root: Path) -> None:
         data.fold_subjects(folded(recipe, SUBJECTS[:3], SUBJECTS[3:], ()), root)
 
 
-def test_with_refit_everything_is_trained_on_and_the_splits_are_measured(recipe: Recipe, root: Path) -> None:
-    refit = msgspec.structs.replace(recipe, splits=msgspec.structs.replace(recipe.splits, refit=True))
+@pytest.mark.parametrize(("folds", "kept_out"), [((), 1), ((SUBJECTS[:4], SUBJECTS[4:]), 0)])
+def test_a_refit_is_trained_on_all_but_test_and_with_folds_on_all(
+    recipe: Recipe, root: Path, folds: tuple[tuple[str, ...], ...], kept_out: int
+) -> None:
+    refit = msgspec.structs.replace(
+        recipe, splits=msgspec.structs.replace(recipe.splits, refit=True, folds=folds)
+    )
     own = sum(item.own for item in data.load_training(refit, root))
-    assert own == 2 * len(SUBJECTS)
+    assert own == 2 * (len(SUBJECTS) - kept_out)
     assert {item.subject for item in data.measured_items(refit, root)} == {"05", "06", "07"}
 
 
