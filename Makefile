@@ -8,10 +8,15 @@ DATA ?= ../shared/data
 MODEL ?= fetal_head
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-all check bench train quantize schema clean
+.PHONY: demo picture test test-all check bench train quantize schema clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edge-runtime demo
+
+# The README's picture again, by today's models: only what was drawn, no patient's image.
+picture: $(VENV)/.demo
+	$(BIN)/edge-runtime demo --out build/picture
+	cp build/picture/phantoms.png docs/overlay.png
 
 test: $(VENV)/.test mosquitto
 	$(BIN)/python -m pytest -m "not slow and not train"
