@@ -313,7 +313,11 @@ server core (`python benchmarks/precisions.py`).
 
 
 def _again(recipe: Recipe, results: dict[str, Any]) -> str:
-    training = results["training"]
+    training, splits, judge = results["training"], recipe.splits, ""
+    if splits.folds:
+        judge = f"\n    python -m models.training.folds {recipe.name}"
+    elif splits.refit:
+        judge = f"\n    python -m models.training.train {recipe.name} --measured"
     return f"""## Size and how to make it again
 
 {results["parameters"]:,} parameters, {results["size_bytes"] / 1e6:.1f} MB in FP32, {results["gmac"]:.2f} GMAC a frame at
@@ -321,7 +325,7 @@ def _again(recipe: Recipe, results: dict[str, Any]) -> str:
 {training["seconds"] / 60:.0f} minutes on one CPU core of a shared machine (seed {training["seed"]}); from a checkout with the
 `train` extra and `EDGE_RUNTIME_DATA` set:
 
-    python -m models.training.train {recipe.name}
+    python -m models.training.train {recipe.name}{judge}
     python -m models.training.ship {recipe.name}"""
 
 
