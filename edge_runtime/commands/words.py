@@ -86,7 +86,11 @@ def acquisition_in_words(found: Acquisition) -> str:
         if value is None
     ]
     unsure = not (wrong or unknown or found.ok)  # the frame's own reasons forbid a verdict
-    whole = "the model is not sure enough to say" if unsure else "both lungs are in the picture and none is clipped"
+    whole = (
+        "the model is not sure enough to say"
+        if unsure
+        else "both lungs are in the picture and none is clipped"
+    )
     told = joined(wrong) if wrong else whole
     return f"{told}; not checked: {joined(unknown)}" if unknown else told
 
