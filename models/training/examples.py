@@ -83,7 +83,9 @@ class Examples:
             image = placement.pasted(item.image, frame.image, item.masks.max(0), rng)
             item = Stored(image, item.masks, item.content, item.kind)
         image, masks = placement.placed(item, vary, rng, light)
-        if not light and rng.random() < vary.window:
+        if vary.cut and rng.random() < vary.cut:
+            image, masks = placement.cut_off(image, masks, rng)
+        elif not light and rng.random() < vary.window:
             image = placement.windowed(image, masks, True, rng)
         return self._finished(image, masks, True, 1.0, light)
 

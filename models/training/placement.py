@@ -136,6 +136,28 @@ def windowed(image: Grey, masks: Grey, own: bool, rng: np.random.Generator) -> G
     return out
 
 
+def cut_off(image: Grey, masks: Grey, rng: np.random.Generator) -> tuple[Grey, Grey]:
+    """(image, masks) with black from an edge, or two, to some way into the structure, whose mask ends there too; half of
+    them moved so that the cut lies at the border."""
+    height, width = image.shape
+    x, y, w, h = cv2.boundingRect(masks.max(0))
+    shown = np.zeros_like(image)
+    box = [0, 0, width, height]  # left, top, right, bottom
+    extent = (w, h)
+    edges = rng.choice(4, 2 if rng.random() < 0.25 else 1, replace=False)
+    for edge in edges:
+        deep = rng.uniform(0.02, 0.3) * extent[edge % 2]
+        box[edge] = round((x, y)[edge % 2] + (deep if edge < 2 else extent[edge % 2] - deep))
+    shown[max(0, box[1]) : box[3], max(0, box[0]) : box[2]] = 255
+    image, masks = cv2.bitwise_and(image, shown), np.stack([cv2.bitwise_and(mask, shown) for mask in masks])
+    if rng.random() < 0.5:
+        by = (width - box[2] if 2 in edges else -box[0], height - box[3] if 3 in edges else -box[1])
+        move = np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float32)
+        image = np.asarray(cv2.warpAffine(image, move, (width, height)), np.uint8)
+        masks = np.stack([cv2.warpAffine(mask, move, (width, height)) for mask in masks]).astype(np.uint8)
+    return image, masks
+
+
 def enlarged_part(item: Stored, rng: np.random.Generator) -> Grey | None:
     """A part of a picture with less than a fifth of the structure in it, enlarged to fill the frame."""
     box, (high, wide) = item.content, item.image.shape

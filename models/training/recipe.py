@@ -71,6 +71,7 @@ class VarySpec(Table, frozen=True):
     bend: Fraction = 0.0  # smoothly out of shape
     swap_frame: Fraction = 0.0  # inside the frame of a foreign picture
     window: Fraction = 0.35  # black outside a rectangle
+    cut: Fraction = 0.0  # by an edge of the picture, a part of the structure beyond it
     hide: Fraction = 0.0  # with a part of the outline out of sight
     views: bool = False  # quarter turns and inverted grey, which the network then tells
 

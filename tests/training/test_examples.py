@@ -76,6 +76,22 @@ def test_each_own_picture_comes_once_a_round(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- masks follow
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_structure_that_is_cut_off_ends_with_its_picture_and_keeps_most_of_itself(
+    tmp_path: Path, seed: int
+) -> None:
+    whole = stored(tiny(tmp_path), "own")
+    bright = np.maximum(whole.image, 60)
+    image, masks = placement.cut_off(bright, whole.masks, np.random.default_rng(seed))
+    assert not (masks.max(0) > 0)[image == 0].any()
+    left = int((masks > 127).sum()) / int((whole.masks > 127).sum())
+    assert 0.4 < left < 1
+    y, x = np.nonzero(image > 0)
+    seen = masks.max(0)[y.min() : y.max() + 1, x.min() : x.max() + 1] > 127
+    at_edge = (seen[0], seen[-1], seen[:, 0], seen[:, -1])
+    assert any(edge.any() for edge in at_edge)
+
+
 @pytest.mark.parametrize(
     "vary",
     [
