@@ -21,6 +21,7 @@ from PIL import Image
 from edge_runtime.sync.journal import Journal
 from edge_runtime.types import Finding, canonical
 from tests.e2e.command import COMMAND, edge_runtime, findings
+from tests.patience import within
 
 PHANTOM = "phantom:fetal_head?hc_mm=250&frames=8"
 REPORT_KEYS = {
@@ -202,7 +203,7 @@ def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (
         not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size)
         and time.monotonic() < deadline
@@ -210,10 +211,10 @@ def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
         time.sleep(0.05)
     process.send_signal(number)
     start = time.monotonic()
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     spent = time.monotonic() - start
     assert process.returncode == 0, err
-    assert spent < 3, "a second, and what a busy machine adds"
+    assert spent < within(3.0)  # a second, and an interpreter's end
     report = json.loads(out)
     assert report["stopped"] is True
     assert report["findings"] == report["processed"] == len(findings(tmp_path / "f.jsonl"))
@@ -229,7 +230,7 @@ def test_a_killed_run_loses_nothing_that_it_reported(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (
         not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size > 20_000)
         and time.monotonic() < deadline

@@ -28,6 +28,7 @@ from edge_runtime.types import SCHEMA_VERSION
 from tests.brokers import Mosquitto, make_certificates
 from tests.builders import report
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
+from tests.patience import within
 
 pytestmark = [pytest.mark.broker]
 
@@ -130,7 +131,7 @@ def test_findings_reported_while_the_uplink_runs_are_delivered_within_a_second(
         setting.report(1)
         began = time.monotonic()
         until(lambda: len(stored(setting.store)) == 2)
-        assert time.monotonic() - began < 2.0  # a second, on a busy machine two
+        assert time.monotonic() - began < within(2.0)
 
 
 class _Crash(BaseException):
@@ -285,7 +286,7 @@ def test_the_retained_state_says_online_then_offline_on_a_stop_and_lost_on_a_kil
                 began = time.monotonic()
                 sender.send_signal(number)
                 assert sender.wait(10) == (0 if number == signal.SIGTERM else -9)
-                assert time.monotonic() - began < 2.0  # a second, on a busy machine two
+                assert time.monotonic() - began < within(2.0)
                 said = watcher.stdout.readline()
                 assert '"state":"offline"' in said
                 assert f'"why":"{why}"' in said

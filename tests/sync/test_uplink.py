@@ -20,6 +20,7 @@ from edge_runtime.sync.link import Broker
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
 from tests.builders import report
+from tests.patience import within
 from tests.sync.peer import Peer
 
 FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
@@ -48,11 +49,11 @@ def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
         began = time.monotonic()
         stop.set()
         thread.join(10)
-        assert time.monotonic() - began < 1.5  # a second, and a busy machine's half
+        assert time.monotonic() - began < within(1.5)
         assert not thread.is_alive()
 
 
-def until(condition: Any, timeout_s: float = 10.0) -> None:
+def until(condition: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -172,7 +173,7 @@ def test_once_with_an_unusable_site_key_fails_at_once(state: Path, kind: str) ->
     began = time.monotonic()
     with pytest.raises(JournalError, match=r"site\.key"):
         uplink.run(state, "mqtt://127.0.0.1:1", once=True, timeout_s=30)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < within(3.0)
 
 
 def test_an_uplink_started_first_waits_for_the_journal_and_then_sends(tmp_path: Path) -> None:
