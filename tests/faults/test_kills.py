@@ -192,11 +192,13 @@ def test_receipts_that_are_lost_are_made_good_by_sending_again(tmp_path: Path) -
                 "topic write er/v1/+/+/+/evt/#\ntopic read er/v1/+/+/+/evt/#\ntopic readwrite er/v1/+/+/+/state\n"
             )
             broker.stop()
+            subscribed = broker.log().count("Received SUBSCRIBE")
             broker.start()
+            until(lambda: broker.log().count("Received SUBSCRIBE") > subscribed)
             settings = UplinkSettings(Broker.parse(broker.url), pace=FAST, backoff_max_s=0.3)
             with pytest.raises(UplinkError, match="200 rows remain"):
                 Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=2.5)
-            assert len(stored(setting.store)) > 0
+            until(lambda: len(stored(setting.store)) > 0)
             acl.write_text("topic readwrite #\n")
             broker.stop()
             broker.start()
