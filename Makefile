@@ -11,10 +11,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-all check bench train quantize schema clean
+.PHONY: demo picture test test-all check bench train quantize schema clean
 
 demo: $(VENV)/.demo
 	$(BIN)/edge-runtime demo
+
+# The README's picture again, by today's models: only what was drawn, no patient's image.
+picture: $(VENV)/.demo
+	$(BIN)/edge-runtime demo --out build/picture
+	cp build/picture/phantoms.png docs/overlay.png
 
 test: $(VENV)/.test mosquitto
 	$(PYTEST) -m "not slow and not train"
@@ -34,13 +39,18 @@ bench: $(VENV)/.test
 # One of fetal_head, carotid, lungs, from the images to the bundle in models/: an hour on two cores.
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train $(MODEL)
+	@if grep -q '^folds = ' models/training/recipes/$(MODEL).toml; then \
+		$(BIN)/python -m models.training.folds $(MODEL); \
+	elif grep -q '^refit = true' models/training/recipes/$(MODEL).toml; then \
+		$(BIN)/python -m models.training.train $(MODEL) --measured; fi
 	$(BIN)/python -m models.training.ship $(MODEL)
 
 # A shipped model's INT8 and FP16 graphs again, gate included: the same bytes as models/$(MODEL).
 quantize: $(VENV)/.test
 	rm -rf build/bundle && mkdir -p build
 	$(BIN)/edge-runtime quantize models/$(MODEL)/model.onnx --recipe calibration/$(MODEL)/recipe.toml \
-		--frames $(DATA)/$(MODEL)/images --without models/$(MODEL)/held_out_subjects.txt --out build/bundle
+		--frames $(DATA)/$(MODEL)/images --out build/bundle \
+		$(addprefix --without ,$(wildcard models/$(MODEL)/held_out_subjects.txt))
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 found; install one or say make PYTHON=/path/to/python3"; exit 2; }

@@ -85,7 +85,13 @@ def acquisition_in_words(found: Acquisition) -> str:
         for word, value in (("how far it is turned", found.rotation_deg), ("its polarity", found.inverted))
         if value is None
     ]
-    told = joined(wrong) if wrong else "both lungs are in the picture and none is clipped"
+    unsure = not (wrong or unknown or found.ok)  # the frame's own reasons forbid a verdict
+    whole = (
+        "the model is not sure enough to say"
+        if unsure
+        else "both lungs are in the picture and none is clipped"
+    )
+    told = joined(wrong) if wrong else whole
     return f"{told}; not checked: {joined(unknown)}" if unknown else told
 
 

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from edge_runtime.types import Acquisition
-from models.training.data import Grey, held_out_items
-from models.training.evaluate import REFERENCE, frame_of, labelled_frames, pipeline_of
+from models.training.data import Grey
+from models.training.evaluate import REFERENCE, frame_of, labelled_frames, pipeline_of, unseen_by
 from models.training.recipe import Recipe
 
 CUT = 0.15  # of the lungs' own extent, off one edge
 EDGES = ("top", "bottom", "left", "right")
 
 
-def acquisition_rates(recipe: Recipe, root: Path, model: Path) -> dict[str, list[int]]:
+def acquisition_rates(recipe: Recipe, root: Path, built: Path) -> dict[str, list[int]]:
     """By what was done to the picture: [pictures of which just that was said, pictures]."""
-    items = held_out_items(recipe, root)
-    pipeline = pipeline_of(recipe, model, REFERENCE)
     rates: dict[str, list[int]] = {}
-    try:
-        for _, _, frame, labels in labelled_frames(recipe, root, items):
-            for what, pixels in _variants(frame.pixels, labels):
-                found = pipeline.step(frame_of(pixels, what)).acquisition
-                count = rates.setdefault(what, [0, 0])
-                count[0] += _said(found, what)
-                count[1] += 1
-    finally:
-        pipeline.close()
+    for model, items in unseen_by(recipe, root, built):
+        with closing(pipeline_of(recipe, model, REFERENCE)) as pipeline:
+            for _, _, frame, labels in labelled_frames(recipe, root, items):
+                for what, pixels in _variants(frame.pixels, labels):
+                    found = pipeline.step(frame_of(pixels, what)).acquisition
+                    count = rates.setdefault(what, [0, 0])
+                    count[0] += _said(found, what)
+                    count[1] += 1
     return rates
 
 

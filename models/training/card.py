@@ -37,13 +37,30 @@ def _splits(recipe: Recipe, results: dict[str, Any]) -> str:
     rows = [
         (split, counts[split]["subjects"], counts[split]["images"])
         for split in ("train", "tune", "conformal", "test")
+        if counts[split]["subjects"]
     ]
     return f"""## Splits
 
 By subject (`{recipe.data.subject}` of meta.csv), never by image; lists in `models/training/recipes/{recipe.name}.toml`.
-Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.
+Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.{_refit(recipe)}
 
 {table(("split", "subjects", "images"), rows)}"""
+
+
+def _refit(recipe: Recipe) -> str:
+    if not recipe.splits.refit:
+        return ""
+    if recipe.splits.folds:
+        return """
+
+There are too few subjects to leave any out: the network that ships was trained on all of them. What is told of it
+below was measured on networks trained in the same way for a shorter time, each without the subjects of its fold, on
+just those subjects."""
+    return """
+
+The network that ships was trained on train, tune and conformal. What tune and conformal say below, the limits and the
+intervals among it, was measured on a network trained in the same way on train alone; what test says, on the one that
+ships."""
 
 
 def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
@@ -72,13 +89,18 @@ def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
         ("largest that is shown", f"{test['shown'].get('max', 0.0):.2f} {unit}", ""),
     ]
     worst = [(row["name"], f"{row['dice']:.4f}", f"{row['error']:+.2f} {unit}") for row in test["worst"]]
+    again = (
+        ""
+        if not recipe.held_out
+        else f""" With the images in DATA the runtime gives these figures again:
+
+    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32"""
+    )
     return f"""## How accurate
 
 On the {test["images"]} images of the test split, withheld or not ({test["withheld"]} would be, in {test["nothing"]} nothing was found); Dice at the source's
 resolution, the {name} against the truth through the exact geometry, in the precision that ships (INT8) where it
-says so below and in FP32 here. With the images in DATA the runtime gives these figures again:
-
-    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32
+says so below and in FP32 here.{again}
 
 {table(("Dice", "mean", "median", "5th percentile", "worst"), rows)}
 
@@ -120,9 +142,9 @@ def _folds(recipe: Recipe, results: dict[str, Any]) -> str:
     )
     return f"""### Five folds
 
-The recipe trained five times on four fifths of the subjects ({folds["steps"]} steps each, where the shipped weights
-had {results["training"]["steps"]}), each judged on the fifth it had not seen: every labelled image once. The spread
-between the folds is what another training may be expected to differ by.
+The recipe trained once a fold on all subjects of the others ({folds["steps"]} batches each, where the shipped weights
+had {results["training"]["steps"]}), each judged on the subjects it had not seen: every labelled image once. The spread
+between the folds is what another hospital's or evening's pictures may be expected to differ by, at the least.
 
 {table(("fold", "images", "Dice", "5th percentile", f"mean absolute error, {unit}", "bias"), rows)}"""
 
@@ -142,7 +164,7 @@ def _bands(recipe: Recipe, results: dict[str, Any]) -> str:
     ]
     text = f"""### By size
 
-All {results["held_out"]["images"]} images that were not trained on (tune, conformal and test): a band of the test
+All {results["held_out"]["images"]} images of tune, conformal and test: a band of the test
 split alone holds too few.
 
 {table((SHOWN_FIRST[recipe.anatomy], "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
@@ -168,7 +190,7 @@ def _acquisition(results: dict[str, Any]) -> str:
     rows = [(what, f"{right} of {of}") for what, (right, of) in rates.items()]
     return f"""## The acquisition check
 
-On the pictures that were not trained on, as they are and changed by known amounts: turned clockwise, inverted, or
+On the pictures of tune, conformal and test, as they are and changed by known amounts: turned clockwise, inverted, or
 with 15 % of the lungs' extent cut off at an edge of the image. Counted is what was said of just that; of pictures as
 they are, that both lungs are in view, upright and not inverted, and no edge clipped (some of them are: lungs touch the
 border in about one in fourteen by their true masks).
@@ -267,7 +289,7 @@ def _precision(results: dict[str, Any]) -> str:
     unit = "share of the value" if results["relative"] else results["unit"]
     return f"""## Precisions and runtimes
 
-Differences from OpenVINO FP32 over all images that were not trained on, in {unit}.
+Differences of the network that ships from OpenVINO FP32 over the images of tune, conformal and test, in {unit}.
 
 {table(("", "Dice", "mean", "99th percentile", "largest", "presence"), rows)}"""
 
@@ -291,7 +313,11 @@ server core (`python benchmarks/precisions.py`).
 
 
 def _again(recipe: Recipe, results: dict[str, Any]) -> str:
-    training = results["training"]
+    training, splits, judge = results["training"], recipe.splits, ""
+    if splits.folds:
+        judge = f"\n    python -m models.training.folds {recipe.name}"
+    elif splits.refit:
+        judge = f"\n    python -m models.training.train {recipe.name} --measured"
     return f"""## Size and how to make it again
 
 {results["parameters"]:,} parameters, {results["size_bytes"] / 1e6:.1f} MB in FP32, {results["gmac"]:.2f} GMAC a frame at
@@ -299,7 +325,7 @@ def _again(recipe: Recipe, results: dict[str, Any]) -> str:
 {training["seconds"] / 60:.0f} minutes on one CPU core of a shared machine (seed {training["seed"]}); from a checkout with the
 `train` extra and `EDGE_RUNTIME_DATA` set:
 
-    python -m models.training.train {recipe.name}
+    python -m models.training.train {recipe.name}{judge}
     python -m models.training.ship {recipe.name}"""
 
 

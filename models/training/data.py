@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,18 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.frames.dicom import open_dicom
 from edge_runtime.frames.phantom import PhantomSpec, render
+from edge_runtime.frames.source import SourceOptions
 from edge_runtime.infer.preprocess import fit_region, resize_grey
 from edge_runtime.pictures import read_truth
-from edge_runtime.types import Box
+from edge_runtime.types import Box, Frame
 from models.training.recipe import Recipe
 
+FOLDS = 5
 FOREIGN_HELD_OUT = 0.25
 PHANTOM_SEED = 1_000_000  # of the first drawn picture in training
 SETS = {"fetal_head": "subject", "carotid": "sequence", "lungs": "file"}  # labelled folder -> its subjects
@@ -97,15 +100,15 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
             raise ConfigError(
                 f"recipe {recipe.name}: [splits] {split} names {missing[0]}, which {table} does not have"
             )
-    if not any(item.split == "train" for item in found):
+    if set(recipe.held_out) >= known:
         raise ConfigError(
             f"recipe {recipe.name}: no subject of {table} is left to train on; shorten [splits]"
         )
     return found
 
 
-def held_out_items(recipe: Recipe, root: Path) -> list[Item]:
-    """The labelled images that are not trained on."""
+def measured_items(recipe: Recipe, root: Path) -> list[Item]:
+    """The labelled images of the tune, conformal and test splits."""
     return [item for item in own_items(recipe, root) if item.split != "train"]
 
 
@@ -120,20 +123,20 @@ def rows_of(table: Path, *needed: str) -> list[dict[str, str]]:
     return rows
 
 
-def fold_subjects(recipe: Recipe, root: Path, folds: int) -> list[tuple[str, ...]]:
-    """All subjects in so many folds: every so-many-th, or where neighbours may be one person, runs of about equal
-    numbers of images. Raises ConfigError where a fold would be empty."""
-    items = own_items(recipe, root)
-    subjects = sorted({item.subject for item in items})
-    found: list[list[str]] = [[] for _ in range(folds)]
-    done = 0
-    for number, subject in enumerate(subjects):
-        fold = min(folds - 1, folds * done // len(items)) if recipe.data.neighbours else number % folds
-        found[fold].append(subject)
-        done += sum(item.subject == subject for item in items)
-    if not all(found):
-        raise ConfigError(f"recipe {recipe.name}: {len(subjects)} subjects are too few for {folds} folds")
-    return [tuple(fold) for fold in found]
+def fold_subjects(recipe: Recipe, root: Path) -> tuple[tuple[str, ...], ...]:
+    """All subjects in folds: those of the recipe, else every `FOLDS`-th. Raises ConfigError where a subject is in no
+    fold or in two, or a fold would be empty."""
+    subjects = sorted({item.subject for item in own_items(recipe, root)})
+    folds = recipe.splits.folds or tuple(tuple(subjects[start::FOLDS]) for start in range(FOLDS))
+    if not all(folds):
+        raise ConfigError(
+            f"recipe {recipe.name}: {len(subjects)} subjects are too few for {len(folds)} folds"
+        )
+    listed = sorted(subject for fold in folds for subject in fold)
+    if listed != subjects:
+        odd = sorted((Counter(listed) - Counter(subjects)) + (Counter(subjects) - Counter(listed)))
+        raise ConfigError(f"recipe {recipe.name}: [splits] folds: want {odd[0]} in just one of them")
+    return folds
 
 
 def foreign_items(recipe: Recipe, root: Path) -> list[Item]:
@@ -207,26 +210,15 @@ def load(items: Iterable[Item], recipe: Recipe) -> list[Stored]:
 
 def load_training(recipe: Recipe, root: Path) -> list[Stored]:
     """All that a recipe trains on: its own train split, foreign and drawn."""
-    own = [item for item in own_items(recipe, root) if item.split == "train"]
+    own = [item for item in own_items(recipe, root) if item.subject not in recipe.held_out]
     foreign = [item for item in foreign_items(recipe, root) if item.split == "train"]
     return load(own + foreign, recipe) + echoes(recipe, root) + phantoms(recipe)
 
 
-def dicom_frames(path: Path) -> Iterator[Grey]:
-    """Every frame as 8-bit grey, stretched over its range where it has more bits."""
-    dataset = pydicom.dcmread(path)
-    for number in range(int(dataset.get("NumberOfFrames", 1) or 1)):
-        pixels = pydicom.pixels.pixel_array(dataset, index=number)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            pixels = pydicom.pixels.apply_color_lut(pixels, dataset) >> 8
-        values = pixels.astype(np.float32)
-        values = values.mean(2) if values.ndim == 3 else values
-        if values.max() > 255 or dataset.BitsAllocated > 8:
-            low, high = np.percentile(values, (0.5, 99.5))
-            values = (values - low) * 255 / max(1.0, high - low)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            values = 255 - values
-        yield np.clip(values, 0, 255).astype(np.uint8)
+def dicom_frames(path: Path) -> Iterator[Frame]:
+    """Every readable frame of a file, as the runtime shows it. Raises ConfigError where there is none."""
+    with open_dicom(str(path), SourceOptions()) as source:
+        yield from (frame for frame in source.frames() if isinstance(frame, Frame))
 
 
 def echoes(recipe: Recipe, root: Path) -> list[Stored]:
@@ -235,8 +227,8 @@ def echoes(recipe: Recipe, root: Path) -> list[Stored]:
     for path in paths:
         if not path.is_file():
             raise ConfigError(f"recipe {recipe.name}: [foreign] cines names {path}, which does not exist")
-    frames = [grey for path in paths for grey in dicom_frames(path)]
-    return [store(grey, None, recipe, "echo") for grey in frames[::6]]
+    frames = [frame for path in paths for frame in dicom_frames(path)]
+    return [store(frame.pixels, None, recipe, "echo") for frame in frames[::6]]
 
 
 def phantoms(recipe: Recipe) -> list[Stored]:

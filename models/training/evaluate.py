@@ -17,7 +17,7 @@ import numpy as np
 from edge_runtime.build.agreement import dice
 from edge_runtime.codes import MeasurementName, SourceKind, SpacingSource
 from edge_runtime.commands.evaluate import labelled
-from edge_runtime.errors import BackendError
+from edge_runtime.errors import BackendError, ConfigError
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.onnxruntime import OnnxRuntimeBackend
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
@@ -28,8 +28,16 @@ from edge_runtime.pictures import full_mask, whole_mask
 from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import Frame, Origin, Spacing
 from models.training import looks
-from models.training.data import Grey, Item, dicom_frames, foreign_items, read_grey, read_labels
-from models.training.recipe import Recipe
+from models.training.data import (
+    Grey,
+    Item,
+    dicom_frames,
+    foreign_items,
+    measured_items,
+    read_grey,
+    read_labels,
+)
+from models.training.recipe import MEASURED, Recipe, fold_home
 
 RUNTIMES: dict[str, tuple[type[OpenVinoBackend | OnnxRuntimeBackend], Precision]] = {
     "openvino_fp32": (OpenVinoBackend, "fp32"),
@@ -155,24 +163,44 @@ def cases_of(
     return found
 
 
-def foreign_frames(recipe: Recipe, root: Path) -> Iterator[tuple[str, str, Grey]]:
-    """(class, train or test, image) of everything that must give no number."""
+def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, list[Item]]]:
+    """Each network in `built` that is judged, as ONNX, with the labelled images that it is judged on: all it had not
+    seen. Raises ConfigError where a fold's network is not there yet."""
+    items, splits = measured_items(recipe, root), recipe.splits
+    if splits.refit and splits.folds:
+        homes = {fold_home(built, number): subjects for number, subjects in enumerate(splits.folds)}
+    elif splits.refit:
+        homes = {built / MEASURED: (*splits.tune, *splits.conformal), built: splits.test}
+    else:
+        homes = {built: recipe.measured}
+    for home, subjects in homes.items():
+        if not (home / "model.onnx").is_file():
+            command = "folds NAME" if splits.folds else "train NAME --measured"
+            raise ConfigError(f"{home}/model.onnx: does not exist; run models.training.{command} first")
+        yield home / "model.onnx", [item for item in items if item.subject in subjects]
+
+
+def foreign_frames(recipe: Recipe, root: Path) -> Iterator[tuple[str, str, Frame]]:
+    """(class, train or test, frame) of everything that must give no number."""
     for item in foreign_items(recipe, root):
         if item.kind not in recipe.foreign.present:
-            yield item.kind, item.split, read_grey(item.path)
+            yield item.kind, item.split, frame_of(read_grey(item.path), item.kind)
     for path in sorted((root / "dicom").glob("*.dcm")):
         if path.stem in OWN_DICOM.get(recipe.name, ()):
             continue
-        for grey in dicom_frames(path):
-            yield f"dicom {path.stem}", "train" if path.stem in recipe.foreign.cines else "test", grey
+        split = "train" if path.stem in recipe.foreign.cines else "test"
+        for frame in dicom_frames(path):
+            yield f"dicom {path.stem}", split, frame
     rng = np.random.default_rng(2**31)
     for _ in range(100):
-        yield "test patterns", "train", looks.nothing(recipe.network.grid_hw, rng)
+        yield "test patterns", "train", frame_of(looks.nothing(recipe.network.grid_hw, rng), "test pattern")
     for pattern in ("noise", "text"):
         for index in range(20):
-            yield f"phantom {pattern}", "test", render(PhantomSpec(pattern=pattern, seed=5), index)[0]
+            drawn, _ = render(PhantomSpec(pattern=pattern, seed=5), index)
+            yield f"phantom {pattern}", "test", frame_of(drawn, pattern)
     for seed in range(1, 21):
-        yield "phantom without", "test", render(PhantomSpec(seed=seed, empty=1), 0)[0]
+        drawn, _ = render(PhantomSpec(seed=seed, empty=1), 0)
+        yield "phantom without", "test", frame_of(drawn, "tissue")
 
 
 def frame_of(pixels: Grey, name: str, pixel_mm: float | None = None) -> Frame:
@@ -183,7 +211,4 @@ def frame_of(pixels: Grey, name: str, pixel_mm: float | None = None) -> Frame:
 
 def look_at_foreign(recipe: Recipe, root: Path, pipeline: Pipeline) -> list[tuple[str, str, Seen]]:
     """(class, split, what was seen) of every foreign frame."""
-    return [
-        (kind, split, look(pipeline, frame_of(grey, kind)))
-        for kind, split, grey in foreign_frames(recipe, root)
-    ]
+    return [(kind, split, look(pipeline, frame)) for kind, split, frame in foreign_frames(recipe, root)]

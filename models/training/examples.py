@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edge_runtime.errors import ConfigError
-from models.training import looks, placement
+from models.training import hiding, looks, placement
 from models.training.data import Grey, Stored
 from models.training.recipe import Recipe
 
@@ -142,6 +142,12 @@ class Examples:
         truth = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]).astype(
             np.uint8
         )
+        if presence and known and rng.random() < vary.hide:
+            grid = (
+                hiding.opacified(grid, truth, rng)
+                if vary.look == "xray"
+                else hiding.veiled(grid, truth[0], rng)
+            )
         if not light:
             grid = looks.varied(grid, vary.look, vary.grey, rng)
         turned = int(rng.integers(1, 4)) if vary.views and rng.random() < 0.2 else 0

@@ -1,7 +1,8 @@
-"""Five-fold cross-validation for a card: `python -m models.training.folds fetal_head --steps 4000`.
+"""Cross-validation for a card: `python -m models.training.folds carotid`.
 
-Trains the recipe five times on four fifths of all subjects, the held-out splits included, and judges each on the
-fifth it did not see. Resumes after any fold. Nothing of it ships but the numbers in DIR/folds.json.
+Trains the recipe once a fold on all other subjects, whatever their split, and judges each network on those it did not
+see. Resumes after any fold. Nothing of it ships but the numbers: DIR/folds.json, and where the recipe says `refit`,
+everything that is told of the network which ships.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -19,32 +21,30 @@ from edge_runtime.errors import EdgeError
 from models.training.data import data_root, fold_subjects, own_items
 from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
 from models.training.export import export_onnx
-from models.training.recipe import Recipe, SplitSpec, read_recipe
+from models.training.recipe import Recipe, SplitSpec, fold_home, read_recipe
 from models.training.report import ABOUT, EVERYTHING
 from models.training.statistics import describe
 from models.training.train import positive, train
 
-FOLDS = 5
 UNLIMITED = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
 
 
 def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
-    """Writes folds.json in `out`. Raises EdgeError."""
+    """Writes folds.json in `out`, and the networks beside it. Raises EdgeError."""
     root, about = data_root(), ABOUT[recipe.anatomy]
     training = msgspec.structs.replace(recipe.training, steps=steps)
-    each: list[list[Case]] = []
-    for number, held in enumerate(fold_subjects(recipe, root, FOLDS)):
-        fold = msgspec.structs.replace(
-            recipe, splits=SplitSpec(tune=held, conformal=(), test=()), training=training
-        )
-        home = out / f"fold_{number}"
+    folds = fold_subjects(recipe, root)
+    for number, held in enumerate(folds):
+        splits, home = SplitSpec(tune=held, conformal=(), test=()), fold_home(out, number)
+        fold = msgspec.structs.replace(recipe, splits=splits, training=training)
         if not (home / "weights.pt").is_file():
             train(fold, home, workers)
         export_onnx(fold, home / "weights.pt", home / "model.onnx")
-        pipeline = pipeline_of(fold, home / "model.onnx", REFERENCE)
-        items = [item for item in own_items(fold, root) if item.split == "tune"]
-        each.append(cases_of(fold, root, {REFERENCE: pipeline}, items)[REFERENCE])
-        pipeline.close()
+    each: list[list[Case]] = []
+    for number, held in enumerate(folds):
+        items = [item for item in own_items(recipe, root) if item.subject in held]
+        with closing(pipeline_of(recipe, fold_home(out, number) / "model.onnx", REFERENCE)) as pipeline:
+            each.append(cases_of(recipe, root, {REFERENCE: pipeline}, items)[REFERENCE])
     everything = [case for cases in each for case in cases]
     found = {
         "steps": steps,
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="models.training.folds", description=__doc__)
     parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
     parser.add_argument("--out", type=Path, help="default build/NAME")
-    parser.add_argument("--steps", type=positive, default=4000)
+    parser.add_argument("--steps", type=positive, help="batches of each fold; default: the recipe's")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--workers", type=int, choices=range(17), default=1, metavar="N")
     arguments = parser.parse_args()
@@ -66,9 +66,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     try:
         recipe = read_recipe(arguments.recipe)
-        cross_validate(
-            recipe, arguments.out or Path("build") / recipe.name, arguments.steps, arguments.workers
-        )
+        steps = arguments.steps or recipe.training.fold_steps
+        cross_validate(recipe, arguments.out or Path("build") / recipe.name, steps, arguments.workers)
     except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.types import Fraction
 
 HOME = Path(__file__).resolve().parent / "recipes"
+MEASURED = "measured"  # below the folder of a refit: the network of the train split alone
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -22,15 +23,21 @@ class DataSpec(Table, frozen=True):
     folder: str
     subject: str  # column of meta.csv that keeps what belongs together in one split
     phantoms: int = 0  # drawn pictures of known truth beside them
-    neighbours: bool = False  # subjects next to one another may be one person: folds keep them together
 
 
 class SplitSpec(Table, frozen=True):
-    """Subjects by split; the rest is trained on."""
+    """Subjects by split; the rest is trained on.
+
+    With `refit` the network that ships is trained on everything but test: limits and intervals come from a network of
+    the same recipe that saw the train split alone. Of a set too small even for that, with `folds` too, the one that
+    ships saw everything, and all that is told of it comes from networks that had not seen the subject's fold.
+    """
 
     tune: tuple[str, ...]  # chooses limits
     conformal: tuple[str, ...]  # makes intervals
     test: tuple[str, ...]  # is only ever reported
+    refit: bool = False
+    folds: tuple[tuple[str, ...], ...] = ()  # subjects of each; without: every so-many-th, for the card only
 
 
 class ForeignSpec(Table, frozen=True):
@@ -64,6 +71,7 @@ class VarySpec(Table, frozen=True):
     bend: Fraction = 0.0  # smoothly out of shape
     swap_frame: Fraction = 0.0  # inside the frame of a foreign picture
     window: Fraction = 0.35  # black outside a rectangle
+    hide: Fraction = 0.0  # with a part of the outline out of sight
     views: bool = False  # quarter turns and inverted grey, which the network then tells
 
 
@@ -82,6 +90,7 @@ class TrainSpec(Table, frozen=True):
     """The schedule: one cycle of the learning rate over `steps` batches."""
 
     steps: int
+    fold_steps: int = 4000  # batches of each fold
     batch: int = 16
     rate: float = 3e-3
     seed: int = 1
@@ -132,9 +141,16 @@ class Recipe(Table, frozen=True):
         return 2 * self.network.grid_hw[0], 2 * self.network.grid_hw[1]
 
     @property
-    def held_out(self) -> tuple[str, ...]:
-        """The subjects that are not trained on."""
+    def measured(self) -> tuple[str, ...]:
+        """The subjects that are tuned, calibrated or tested on."""
         return (*self.splits.tune, *self.splits.conformal, *self.splits.test)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The subjects that the network which ships has not seen."""
+        if self.splits.refit:
+            return () if self.splits.folds else self.splits.test
+        return self.measured
 
     def split_of(self, subject: str) -> str:
         """train, tune, conformal or test."""
@@ -142,6 +158,11 @@ class Recipe(Table, frozen=True):
             if subject in getattr(self.splits, split):
                 return split
         return "train"
+
+
+def fold_home(built: Path, number: int) -> Path:
+    """Where the network of a fold lies, below the folder of the recipe's own."""
+    return built / f"fold_{number}"
 
 
 def read_recipe(name_or_file: str) -> Recipe:
@@ -155,7 +176,7 @@ def read_recipe(name_or_file: str) -> Recipe:
             f"recipe {name_or_file}: no such name or file; choose {shipped}, or name a TOML file"
         )
     recipe = read_toml(path, Recipe)
-    listed = Counter(recipe.held_out)
+    listed = Counter(recipe.measured)
     twice = sorted(subject for subject, times in listed.items() if times > 1)
     if twice:
         raise ConfigError(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.training.data import held_out_items, own_items
-from models.training.evaluate import REFERENCE, RUNTIMES, Case, Seen, cases_of, look_at_foreign, pipeline_of
+from models.training.data import measured_items, own_items
+from models.training.evaluate import (
+    REFERENCE,
+    RUNTIMES,
+    Case,
+    Seen,
+    cases_of,
+    look_at_foreign,
+    pipeline_of,
+    unseen_by,
+)
 from models.training.recipe import Recipe
 from models.training.statistics import (
     agreement,
@@ -87,28 +97,34 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Seens:
-    """Everything a model was shown: its own images outside the train split by runtime, and the foreign ones."""
+    """What was seen of the images outside the train split and of the foreign ones.
 
-    cases: dict[str, list[Case]]
+    `unseen` is told by networks that had not seen the image, in the reference runtime; all else by the one that ships.
+    """
+
+    unseen: list[Case]
+    cases: dict[str, list[Case]]  # by runtime
     foreign: list[tuple[str, str, Seen]]
 
 
-def look_at_all(recipe: Recipe, root: Path, model: Path) -> Seens:
-    """Runs `model` over everything that it was not trained on, and over all that is foreign."""
-    items = held_out_items(recipe, root)
-    pipelines = {name: pipeline_of(recipe, model, name) for name in RUNTIMES}
-    try:
-        return Seens(
-            cases_of(recipe, root, pipelines, items), look_at_foreign(recipe, root, pipelines[REFERENCE])
-        )
-    finally:
-        for pipeline in pipelines.values():
-            pipeline.close()
+def look_at_all(recipe: Recipe, root: Path, built: Path) -> Seens:
+    """Runs the exported networks in `built`. Raises ConfigError where one is missing."""
+    unseen: list[Case] = []
+    for model, items in unseen_by(recipe, root, built):
+        with closing(pipeline_of(recipe, model, REFERENCE)) as pipeline:
+            unseen += cases_of(recipe, root, {REFERENCE: pipeline}, items)[REFERENCE]
+    with ExitStack() as opened:
+        pipelines = {
+            name: opened.enter_context(closing(pipeline_of(recipe, built / "model.onnx", name)))
+            for name in RUNTIMES
+        }
+        cases = cases_of(recipe, root, pipelines, measured_items(recipe, root))
+        return Seens(unseen, cases, look_at_foreign(recipe, root, pipelines[REFERENCE]))
 
 
 def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
     """The results, as JSON."""
-    about, cases = ABOUT[recipe.anatomy], seens.cases[REFERENCE]
+    about, cases = ABOUT[recipe.anatomy], seens.unseen
     split = {name: [case for case in cases if case.split == name] for name in ("tune", "conformal", "test")}
     rule = choose_rule(
         [case.seen for case in split["tune"]], [seen for _, part, seen in seens.foreign if part == "train"]
@@ -133,7 +149,7 @@ def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
         "conformal_subjects": len({case.subject for case in calm}),
         "foreign": foreign_rates(seens.foreign, rule),
         "agreement": {
-            name: agreement(cases, other, about.value, about.relative)
+            name: agreement(seens.cases[REFERENCE], other, about.value, about.relative)
             for name, other in seens.cases.items()
             if name != REFERENCE
         },

@@ -37,7 +37,7 @@ from edge_runtime.infer.model import (
 from edge_runtime.pipeline import build_pipeline
 from models.training.acquisition import acquisition_rates
 from models.training.card import SHOWN_FIRST, card_of
-from models.training.data import data_root, held_out_items
+from models.training.data import data_root, measured_items
 from models.training.drawing import bland_altman, risk_curve
 from models.training.evaluate import REFERENCE, cases_of, output_of
 from models.training.export import export_onnx, multiply_adds
@@ -101,7 +101,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was."""
     root, model = data_root(), built / "model.onnx"
     export_onnx(recipe, built / "weights.pt", model)
-    seens = look_at_all(recipe, root, model)
+    seens = look_at_all(recipe, root, built)
     results = report_of(recipe, root, seens)
     trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
     results["training"] = {key: trained[key] for key in ("seconds", "steps", "seed")}
@@ -110,21 +110,21 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     )
     results["size_bytes"], results["gmac"] = model.stat().st_size, multiply_adds(model) / 1e9
     if recipe.anatomy == "lungs":
-        results["acquisition"] = acquisition_rates(recipe, root, model)
+        results["acquisition"] = acquisition_rates(recipe, root, built)
     folds = built / "folds.json"
     if folds.is_file():
         results["folds"] = json.loads(folds.read_text())
     manifest = manifest_of(recipe, results)
-    kept = {
-        "test_subjects.txt": _listed(recipe.splits.test),
-        "held_out_subjects.txt": _listed(recipe.held_out),
-    }
+    kept = {}
+    if recipe.held_out:
+        kept["test_subjects.txt"] = _listed(recipe.splits.test)
+        kept["held_out_subjects.txt"] = _listed(recipe.held_out)
     first = _quantized(recipe, manifest, model, built / "first", kept)
     results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
     results["speed"] = _speed(first)
     (built / "evaluation.json").write_text(json.dumps(results, indent=1))
     about, name = ABOUT[recipe.anatomy], SHOWN_FIRST[recipe.anatomy]
-    true, error = errors(seens.cases[REFERENCE], about.value)
+    true, error = errors(seens.unseen, about.value)
     kept |= {
         "CARD.md": card_of(recipe, results).encode(),
         "bland_altman.png": bland_altman(true, error, name, about.unit),
@@ -164,7 +164,7 @@ def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, A
     model = load_model(str(bundle))
     pipeline = build_pipeline(model, open_backend(model, "openvino", "int8", 1))
     try:
-        cases = cases_of(recipe, root, {"int8": pipeline}, held_out_items(recipe, root))["int8"]
+        cases = cases_of(recipe, root, {"int8": pipeline}, measured_items(recipe, root))["int8"]
     finally:
         pipeline.close()
     about = ABOUT[recipe.anatomy]

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import msgspec
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -26,9 +27,10 @@ from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError, EdgeError
 from models.training.data import Stored, data_root, load_training
 from models.training.examples import Example, Examples
+from models.training.export import export_onnx
 from models.training.loss import Batch, loss_of
 from models.training.network import Network
-from models.training.recipe import Recipe, TrainSpec, read_recipe
+from models.training.recipe import MEASURED, Recipe, TrainSpec, read_recipe
 
 EVERY = 250  # batches between two checkpoints, and lines of the log
 DECAY = 0.998  # of the moving average, once it has run for a while
@@ -119,6 +121,16 @@ def train(recipe: Recipe, out: Path, workers: int = 0) -> Path:
     return weights
 
 
+def train_measured(recipe: Recipe, out: Path, workers: int = 0) -> None:
+    """Trains the network that sets the limits and intervals of a refit, on the train split alone, and exports it below
+    `out`. Raises ConfigError where the recipe has no refit."""
+    if not recipe.splits.refit or recipe.splits.folds:
+        raise ConfigError(f"recipe {recipe.name}: --measured wants [splits] refit without folds")
+    home = out / MEASURED
+    once = msgspec.structs.replace(recipe, splits=msgspec.structs.replace(recipe.splits, refit=False))
+    export_onnx(once, train(once, home, workers), home / "model.onnx")
+
+
 def _step(
     state: State, examples: list[Example], spec: TrainSpec, elliptic: bool, device: torch.device
 ) -> dict[str, float]:
@@ -186,12 +198,21 @@ def main() -> None:
         metavar="N",
         help="processes that make examples; 0: this one does",
     )
+    parser.add_argument(
+        "--measured",
+        action="store_true",
+        help="of a refit, the network that limits and intervals come from: of the train split alone",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)  # before its first use: a worker is a fork, and a fork of OpenCV's threads hangs
     try:
         recipe = read_recipe(arguments.recipe)
-        train(recipe, arguments.out or Path("build") / recipe.name, arguments.workers)
+        out = arguments.out or Path("build") / recipe.name
+        if arguments.measured:
+            train_measured(recipe, out, arguments.workers)
+        else:
+            train(recipe, out, arguments.workers)
     except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

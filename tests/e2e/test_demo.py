@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,34 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.codes import Clock, Reason, Status
+from edge_runtime.codes import Clock, Hint, MeasurementName, Reason, SpacingSource, Status
 from edge_runtime.commands import demo
-from edge_runtime.commands.demo import drawing, findings, page, processes, stage, story
+from edge_runtime.commands.demo import (
+    chests,
+    drawing,
+    exhibits,
+    findings,
+    known,
+    page,
+    processes,
+    stage,
+    story,
+)
+from edge_runtime.commands.demo.chests import ChestPart, Taken
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.harm import GatePart
-from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
+from edge_runtime.commands.demo.known import Known
+from edge_runtime.commands.demo.parts import ArteryPart, EchoPart, HeadsPart, LivePart, artery_part
 from edge_runtime.commands.demo.report import DemoReport, Files, lines
 from edge_runtime.commands.words import in_words, joined
 from edge_runtime.errors import ConfigError
+from edge_runtime.frames.phantom import parse_spec, render
+from edge_runtime.frames.source import frame_id
 from edge_runtime.infer.model import load_model
+from edge_runtime.measure.findings import mask_records
+from edge_runtime.pictures import whole_mask
 from edge_runtime.sync.journal import Stamp
+from edge_runtime.types import Acquisition, Finding, Measurement, Quality, SpacingUsed
 from tests.brokers import needs_mosquitto
 from tests.builders import finding
 from tests.real import DATA, needs_data
@@ -39,6 +57,18 @@ from tests.real import DATA, needs_data
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
 VERDICTS = re.compile(r"\b(good|normal|healthy|fine|safe)\b", re.IGNORECASE)
+
+
+def lung(name: str, value: float, true: float, unit: str = "cm2") -> Known:
+    """A value two units about the true one, within a tenth of it."""
+    return Known(name=name, unit=unit, true=true, value=value, interval=(value - 2, value + 2), within=0.1)
+
+
+def clipped(how: str) -> ChestPart:
+    """A picture that was refused for its left edge, as it should be."""
+    reasons = ["clipped_left_edge"]
+    said = in_words(reasons[0])
+    return ChestPart(how=how, wanted=reasons, came=reasons, said=said, number=False, values=[])
 
 
 def made_up(**changed: Any) -> DemoReport:
@@ -58,6 +88,7 @@ def made_up(**changed: Any) -> DemoReport:
         model="fetal_head 1.0.0 453abe3cd645",
         precision="fp32",
         backend="onnxruntime",
+        others=["lungs 1.0.0 364f46b5be5c, bf16 on openvino"],
         live=LivePart(
             offered=216,
             processed=214,
@@ -86,6 +117,24 @@ def made_up(**changed: Any) -> DemoReport:
             inside=10,
             reasons={"cut_by_border": 1},
             held_out=True,
+        ),
+        chests=[
+            ChestPart(
+                how="upright",
+                wanted=[],
+                came=[],
+                said="both lungs are in the picture and none is clipped",
+                number=True,
+                values=[
+                    lung("lung_area_right", 181.0, 180.1),
+                    lung("lung_area_left", 179.8, 179.0),
+                    lung("lung_width", 289.9, 290.0, "mm"),
+                ],
+            ),
+            *(clipped(how) for how in ("turned", "inverted", "clipped")),
+        ],
+        artery=ArteryPart(
+            frames=25, measured=25, inside=24, values=[lung("lumen_area", 33.0, 33.8, "mm2")], reasons={}
         ),
         gate=GatePart(
             frames=48,
@@ -145,6 +194,15 @@ def test_after_three_kills_everything_reported_is_in_the_database_once(tmp_path:
     assert report["gate"]["sound_accepted"]
     assert report["gate"]["spoilt_refused"]
     assert report["gate"]["why"]
+    assert [chest["how"] for chest in report["chests"]] == ["upright", "turned", "inverted", "clipped"]
+    assert all(chest["came"] == chest["wanted"] for chest in report["chests"])
+    assert [chest["number"] for chest in report["chests"]] == [True, False, False, False]
+    assert [one["name"] for one in report["chests"][0]["values"]] == [
+        "lung_area_right",
+        "lung_area_left",
+        "lung_width",
+    ]
+    assert (report["artery"] is not None) == ("vessel" in stage.installed())
 
     told = [json.loads(line)["finding_id"] for line in (out / "findings.jsonl").read_text().splitlines()]
     with closing(sqlite3.connect(out / "cloud.db")) as db:
@@ -160,7 +218,9 @@ def test_after_three_kills_everything_reported_is_in_the_database_once(tmp_path:
     assert np.count_nonzero((green > blue + 80) & (green > red + 80)) > 1000, "no contour in the picture"
     assert cv2.imread(str(out / "measurement.png")) is not None
     html = (out / "summary.html").read_text(encoding="utf-8")
-    assert html.count("data:image/png;base64,") >= 3
+    assert html.count("data:image/png;base64,") >= 7
+    assert html.index("What it saw") < html.index("Before the patient leaves")
+    assert cv2.imread(str(out / "phantoms.png")) is not None
     assert 'src="http' not in html
 
 
@@ -217,13 +277,18 @@ def running_with(text: str) -> list[str]:
 def test_the_summary_is_short_and_says_the_main_things() -> None:
     lines = demo.lines(made_up())
     said = "\n".join(lines)
-    assert len(lines) <= 25
+    assert len(lines) <= 32
     assert max(map(len, lines)) <= 120
     for part in (
         "214 of 216 frames analysed after the kill, 2 dropped, 29.9 frames/s; age p50 4.2 ms, p99 9.9 ms",
         "phantom of 250.0 mm: 251.2 mm (246.4 to 256.0)",
         "28 of 30 frames withheld, 2 given a size in pixels under caution",
         "the outline is not the ellipse it should be (20)",
+        "upright: both lungs are in the picture and none is clipped",
+        "area right 181.0 cm2 (true 180.1), area left 179.8 cm2 (true 179.0) and width 289.9 mm (true 290.0)",
+        "clipped: it goes on beyond the left edge of the picture",
+        "area 33.0 mm2 (true 33.8)",
+        "25 of 25 frames of a beat measured, the true area inside the interval 24 of 25 times",
         "145 findings reported, 145 of them in the database, 0 missing, 0 twice",
         "the run, the uplink and the broker",
         "/tmp/edge-runtime-demo/summary.html",
@@ -258,7 +323,11 @@ def test_an_offline_page_does_not_speak_of_arrival() -> None:
 
 def test_a_report_without_its_optional_parts_still_renders() -> None:
     bare = made_up(
-        live=None, phantom=None, echo=None, heads=None, gate=None, killed=[], notes=["no echo cine"]
+        **dict.fromkeys(("live", "phantom", "echo", "heads", "artery", "gate")),
+        chests=[],
+        others=[],
+        killed=[],
+        notes=["no echo cine"],
     )
     assert "no echo cine" in "\n".join(demo.lines(bare))
     assert "No echo cine." in page.render(bare)
@@ -330,6 +399,180 @@ def test_each_reason_alone_fits_under_a_picture(reason: Reason) -> None:
 def test_the_words_of_a_reason_hold_of_any_anatomy() -> None:
     said = " ".join(in_words(reason) for reason in Reason if "lung" not in reason.value)
     assert not re.search(r"\b(head|skull|lung|artery)\b", said)
+
+
+# ------------------------------------------------------------------ chests and arteries against their truth
+
+WHOLE = Acquisition(
+    both_lungs=True, missing=(), clipped_edges=(), rotation_deg=0, inverted=False, ok=True
+)  # and nothing wrong with it
+TURNED = msgspec.structs.replace(WHOLE, rotation_deg=90, ok=False)
+SPACING = SpacingUsed(row_mm=0.06, col_mm=0.06, source=SpacingSource.PHANTOM)
+
+
+def sized(values: dict[str, float], status: Status = Status.USABLE, **over: Any) -> Finding:
+    """A finding of the first frame that gives each of `values` to within a twentieth, or withholds it."""
+    held = status is Status.WITHHELD
+    measurements = tuple(
+        Measurement(
+            name=MeasurementName(name),
+            value=None if held else value,
+            unit="mm2",
+            interval=None if held else (0.95 * value, 1.05 * value),
+            status=status,
+            reasons=(),
+            spacing=SPACING,
+            formula="pixel-count-area",
+        )
+        for name, value in values.items()
+    )
+    return finding(STAMP, measurements=measurements, status=status, **over)
+
+
+def lungs_as_drawn(share: float = 1.0, **over: Any) -> Finding:
+    """What a model would say that finds the true lungs, or a share of each."""
+    _, truth = render(parse_spec(chests.CHEST.removeprefix("phantom:")), 0)
+    assert truth is not None
+    return sized({name: share * value for name, value in truth.values.items()}, **over)
+
+
+UPRIGHT, SIDEWAYS = chests.WAYS[:2]
+TOLERANCE = {"lung_area_right": 0.1, "lung_area_left": 0.1}
+
+
+def test_a_chest_that_is_said_to_be_as_it_was_drawn_is_no_problem() -> None:
+    part = chests.chest_part(UPRIGHT, lungs_as_drawn(acquisition=WHOLE, reasons=()), TOLERANCE)
+    assert chests.wrong(part) == []
+    assert part.said == "both lungs are in the picture and none is clipped"
+    refused = lungs_as_drawn(
+        status=Status.WITHHELD, acquisition=TURNED, reasons=(Reason.ROTATED_90, Reason.SATURATED)
+    )
+    part = chests.chest_part(SIDEWAYS, refused, TOLERANCE)
+    assert chests.wrong(part) == []
+    assert part.said == "the picture is turned by 90 degrees clockwise"
+
+
+def test_a_turned_chest_that_passes_is_a_problem_that_says_what_was_wanted_and_what_came() -> None:
+    part = chests.chest_part(SIDEWAYS, lungs_as_drawn(acquisition=WHOLE, reasons=()), TOLERANCE)
+    assert chests.wrong(part) == [
+        "chest X-ray, turned: wanted 'the picture is turned by 90 degrees clockwise', came nothing wrong with it",
+        "chest X-ray, turned: wanted no number, came one",
+    ]
+
+
+def test_a_whole_chest_that_is_refused_is_a_problem_whatever_the_reason() -> None:
+    doubtful = msgspec.structs.replace(WHOLE, ok=False)
+    refused = lungs_as_drawn(status=Status.WITHHELD, acquisition=doubtful, reasons=(Reason.LOW_CONFIDENCE,))
+    part = chests.chest_part(UPRIGHT, refused, TOLERANCE)
+    first, *values = chests.wrong(part)
+    assert first == "chest X-ray, upright: wanted nothing wrong with it, came 'the model is not sure enough'"
+    assert part.said == "the model is not sure enough"
+    assert all(value.endswith("came no number") for value in values)
+    assert len(values) == len(TOLERANCE)
+
+
+@pytest.mark.parametrize(("share", "right"), [(1.04, True), (0.96, True), (1.06, False), (0.8, False)])
+def test_a_value_must_lie_within_its_tolerance_and_its_interval_must_hold_the_true_one(
+    share: float, right: bool
+) -> None:
+    part = chests.chest_part(UPRIGHT, lungs_as_drawn(share, acquisition=WHOLE, reasons=()), TOLERANCE)
+    assert (chests.wrong(part) == []) is right
+    narrow = dict.fromkeys(TOLERANCE, 0.01)
+    part = chests.chest_part(UPRIGHT, lungs_as_drawn(share, acquisition=WHOLE, reasons=()), narrow)
+    said = chests.wrong(part)
+    assert "wanted lung area right 180.1 mm2 within 1 % and inside the interval, came" in said[0]
+
+
+def test_each_frame_of_an_artery_is_held_against_its_own_truth() -> None:
+    spec = parse_spec(story.ARTERY.removeprefix("phantom:"))
+    found = []
+    for index in (0, 8, 16):
+        _, truth = render(spec, index)
+        assert truth is not None
+        source = msgspec.structs.replace(finding(STAMP).source, frame_ids=(f"{index}.00",))
+        found.append(sized({"lumen_area": truth.values["lumen_area"]}, source=source))
+    tolerance = {"lumen_area": 0.1}
+    part = artery_part(found, spec, tolerance)
+    assert (part.frames, part.measured, part.inside) == (3, 3, 3)
+    assert known.complaints("artery", part.values) == []
+    swapped = [
+        msgspec.structs.replace(one, source=other.source)
+        for one, other in zip(found, found[::-1], strict=True)
+    ]
+    assert artery_part(swapped, spec, tolerance).inside < 3, (
+        "a beat changes the area by more than the interval"
+    )
+
+
+def test_a_part_whose_model_is_not_installed_is_left_out(tmp_path: Path) -> None:
+    told: list[str] = []
+    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, told.append, None)
+    with ExitStack() as stack:
+        show.before_the_patient_leaves(stack)
+        show.artery(stack)
+    assert (show.shown.chests, show.shown.artery, show.problems, show.runs, told) == ([], None, [], [], [])
+
+
+def test_the_models_are_asked_for_their_anatomy() -> None:
+    found = stage.installed()
+    assert found["fetal_head"] == "fetal_head"
+    assert found["lungs"] == "lungs"
+    assert {load_model(name).manifest.anatomy for name in found.values()} == set(found)
+
+
+@pytest.mark.slow
+def test_a_lie_about_a_chest_makes_the_demo_fail_by_the_words_of_the_real_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = Taken("turned", UPRIGHT.uri, (Reason.ROTATED_90,))
+    monkeypatch.setattr(chests, "WAYS", (UPRIGHT, lie))
+    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, stage.installed(), lambda text: None, None)
+    with ExitStack() as stack:
+        show.before_the_patient_leaves(stack)
+    assert all("turned: wanted" in problem for problem in show.problems)
+    assert len(show.problems) == 2, show.problems
+
+
+def chest_panel(taken: Taken, **over: Any) -> drawing.Panel | None:
+    """The panel of a chest, with the true lungs for what was found."""
+    spec = parse_spec(taken.uri.removeprefix("phantom:"))
+    pixels, truth = render(spec, 0)
+    assert truth is not None
+    mask = whole_mask(truth.mask(pixels.shape), ("lung_right", "lung_left"))
+    source = msgspec.structs.replace(finding(STAMP).source, frame_ids=(frame_id(0, pixels),))
+    return exhibits.chest(taken, [lungs_as_drawn(source=source, masks=mask_records(mask), **over)])
+
+
+def coloured(panel: drawing.Panel | None) -> int:
+    """How many pixels of the drawn panel's picture are clearly coloured."""
+    assert panel is not None
+    picture = np.asarray(drawing.draw(panel))[drawing.TITLE_H : drawing.TITLE_H + drawing.IMAGE_H].astype(int)
+    return int(np.count_nonzero(np.ptp(picture, axis=2) > 80))
+
+
+def test_a_refused_chest_shows_a_broken_line_its_hint_and_no_number() -> None:
+    whole = chest_panel(UPRIGHT, acquisition=WHOLE, reasons=())
+    hint = Quality(score=0, hint=Hint.ROTATE_IMAGE)
+    refused: dict[str, Any] = {"status": Status.WITHHELD, "reasons": (Reason.ROTATED_90,), "quality": hint}
+    turned = chest_panel(SIDEWAYS, acquisition=TURNED, **refused)
+    assert whole is not None
+    assert turned is not None
+    assert (turned.said, turned.values) == ("Rotate image", ())
+    assert whole.said == "Both lungs, whole"
+    assert 0.4 < coloured(turned) / coloured(whole) < 0.8
+    assert coloured(chest_panel(SIDEWAYS, acquisition=None, **refused)) == 0, (
+        "a foreign picture has no outline"
+    )
+
+
+def test_the_words_beside_a_badge_leave_it_its_room() -> None:
+    panel = chest_panel(SIDEWAYS, acquisition=TURNED, status=Status.WITHHELD, reasons=(Reason.ROTATED_90,))
+    assert panel is not None
+    for hint in Hint:
+        drawn = drawing.draw(replace(panel, said=hint.value.replace("_", " ")))
+        row = np.asarray(drawn).astype(int)[-drawing.WORDS_H + 10 : -drawing.WORDS_H + 96]
+        words = np.flatnonzero((row.min(axis=2) > 200).any(axis=0))  # the badge is grey
+        assert words[-1] < drawing.PANEL_W - drawing.MARGIN - 190, hint
 
 
 # ------------------------------------------------------------------ the comparison

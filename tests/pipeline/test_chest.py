@@ -220,7 +220,10 @@ def test_the_check_in_words_names_each_fault_and_promises_nothing() -> None:
     assert "upside down" in acquisition_in_words(turned)
     assert "left edge" in acquisition_in_words(turned)
     assert "polarity" in acquisition_in_words(turned)
-    for text in map(acquisition_in_words, (whole, turned)):
+    unsure = msgspec.structs.replace(whole, ok=False)  # withheld by the frame's own reasons
+    assert "none is clipped" in acquisition_in_words(whole)
+    assert "none is clipped" not in acquisition_in_words(unsure)
+    for text in map(acquisition_in_words, (whole, turned, unsure)):
         assert "good" not in text
         assert "normal" not in text
 

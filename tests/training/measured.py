@@ -36,7 +36,8 @@ def _subject(recipe: Recipe, split: str, k: int) -> str:
 def results_of(recipe: Recipe, root: Path) -> dict[str, Any]:
     """As `ship` gathers them; `root` gets a folder with files of the right names."""
     _touch(recipe, root)
-    seens = Seens({name: _cases(recipe, number) for number, name in enumerate(RUNTIMES)}, _foreign(recipe))
+    cases = {name: _cases(recipe, number) for number, name in enumerate(RUNTIMES)}
+    seens = Seens(cases["openvino_fp32"], cases, _foreign(recipe))
     results = report_of(recipe, root, seens)
     about, reference = ABOUT[recipe.anatomy], seens.cases["openvino_fp32"]
     results["agreement"]["openvino_int8"] = agreement(

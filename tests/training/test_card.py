@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -72,6 +73,22 @@ def test_a_card_without_folds_or_speed_leaves_them_out(made: tuple[Recipe, Any])
     assert "Five folds" not in card
     assert "## Speed" not in card
     assert "\n\n\n" not in card
+
+
+def test_the_card_of_a_refit_says_who_was_measured_and_names_no_figures_to_get_again(
+    made: tuple[Recipe, Any],
+) -> None:
+    recipe, results = made
+    again = "edge-runtime evaluate --model"
+    assert again in card_of(recipe, results)
+    refit = msgspec.structs.replace(recipe.splits, refit=True)
+    assert "trained on train, tune and conformal" in card_of(
+        msgspec.structs.replace(recipe, splits=refit), results
+    )
+    folded = msgspec.structs.replace(refit, folds=(("a",), ("b",)))
+    card = card_of(msgspec.structs.replace(recipe, splits=folded), results)
+    assert "the network that ships was trained on all of them" in card
+    assert again not in card
 
 
 def test_limits_come_from_tune_and_intervals_from_conformal(made: tuple[Recipe, Any]) -> None:

@@ -163,25 +163,55 @@ def test_a_recipes_own_pictures_are_never_foreign(name: str) -> None:
     assert own.isdisjoint(item.path for item in data.foreign_items(recipe, DATA))
 
 
-@pytest.mark.parametrize("folds", [2, 5, 8])
-def test_folds_hold_every_subject_once(recipe: Recipe, root: Path, folds: int) -> None:
-    found = data.fold_subjects(recipe, root, folds)
-    assert len(found) == folds
+def folded(recipe: Recipe, *folds: tuple[str, ...]) -> Recipe:
+    return msgspec.structs.replace(recipe, splits=msgspec.structs.replace(recipe.splits, folds=folds))
+
+
+def test_folds_hold_every_subject_once(recipe: Recipe, root: Path) -> None:
+    found = data.fold_subjects(recipe, root)
+    assert [len(fold) for fold in found] == [2, 2, 2, 1, 1]
     assert sorted(subject for fold in found for subject in fold) == list(SUBJECTS)
-    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
-def test_more_folds_than_subjects_are_refused(recipe: Recipe, root: Path) -> None:
-    with pytest.raises(ConfigError, match="8 subjects are too few for 9 folds"):
-        data.fold_subjects(recipe, root, 9)
+def test_folds_of_the_recipe_are_taken_as_they_are(recipe: Recipe, root: Path) -> None:
+    assert data.fold_subjects(folded(recipe, SUBJECTS[:3], SUBJECTS[3:]), root) == (
+        SUBJECTS[:3],
+        SUBJECTS[3:],
+    )
+
+
+@pytest.mark.parametrize("folds", [(SUBJECTS[:3], SUBJECTS[4:]), (SUBJECTS[:4], SUBJECTS[3:])])
+def test_a_subject_in_no_fold_or_in_two_is_refused(
+    recipe: Recipe, root: Path, folds: tuple[tuple[str, ...], ...]
+) -> None:
+    with pytest.raises(ConfigError, match=r"\[splits\] folds: want 03 in just one"):
+        data.fold_subjects(folded(recipe, *folds), root)
+
+
+def test_an_empty_fold_is_refused(recipe: Recipe, root: Path) -> None:
+    with pytest.raises(ConfigError, match="8 subjects are too few for 3 folds"):
+        data.fold_subjects(folded(recipe, SUBJECTS[:3], SUBJECTS[3:], ()), root)
+
+
+@pytest.mark.parametrize(("folds", "kept_out"), [((), 1), ((SUBJECTS[:4], SUBJECTS[4:]), 0)])
+def test_a_refit_is_trained_on_all_but_test_and_with_folds_on_all(
+    recipe: Recipe, root: Path, folds: tuple[tuple[str, ...], ...], kept_out: int
+) -> None:
+    refit = msgspec.structs.replace(
+        recipe, splits=msgspec.structs.replace(recipe.splits, refit=True, folds=folds)
+    )
+    own = sum(item.own for item in data.load_training(refit, root))
+    assert own == 2 * (len(SUBJECTS) - kept_out)
+    assert {item.subject for item in data.measured_items(refit, root)} == {"05", "06", "07"}
 
 
 @needs_data
-def test_neighbouring_series_of_the_carotid_share_a_fold() -> None:
+def test_series_of_the_carotid_that_may_be_one_person_share_a_fold_and_a_split() -> None:
     recipe = read_recipe("carotid")
-    folds = data.fold_subjects(recipe, DATA, 5)
+    folds = data.fold_subjects(recipe, DATA)
     series = sorted({item.subject for item in data.own_items(recipe, DATA)})
     assert [subject for fold in folds for subject in fold] == series  # each fold is a run of neighbours
+    assert all(len({recipe.split_of(subject) for subject in fold}) == 1 for fold in folds)
 
 
 # ---------------------------------------------------------------- how they are fitted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +17,8 @@ from edge_runtime.build.bundle import manifest_toml  # noqa: E402
 from edge_runtime.errors import ConfigError  # noqa: E402
 from edge_runtime.infer.model import Manifest  # noqa: E402
 from models.training import folds, ship, train  # noqa: E402
-from models.training.evaluate import REFERENCE, frame_of, look, pipeline_of  # noqa: E402
+from models.training.data import data_root  # noqa: E402
+from models.training.evaluate import REFERENCE, frame_of, look, pipeline_of, unseen_by  # noqa: E402
 from models.training.export import export_onnx  # noqa: E402
 from models.training.recipe import Recipe  # noqa: E402
 from tests.training.drawn import ellipse, tiny, write_heads  # noqa: E402
@@ -37,7 +39,7 @@ def steps(recipe: Recipe, count: int) -> Recipe:
     return msgspec.structs.replace(recipe, training=msgspec.structs.replace(recipe.training, steps=count))
 
 
-def logged(told: str) -> list[dict[str, float]]:
+def logged(told: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.splitlines()]
 
 
@@ -175,6 +177,47 @@ def test_five_folds_judge_every_image_once(recipe: Recipe, tmp_path: Path) -> No
     told = json.loads((tmp_path / "out" / "folds.json").read_text())
     assert [fold["images"] for fold in told["each"]] == [4, 4, 4, 2, 2]
     assert told["all"]["images"] == 16
+
+
+def refit(recipe: Recipe, *folds: tuple[str, ...]) -> Recipe:
+    splits = msgspec.structs.replace(recipe.splits, refit=True, folds=folds)
+    return msgspec.structs.replace(recipe, splits=splits)
+
+
+def test_a_refit_is_judged_by_a_network_that_was_not_trained_on_the_other_splits(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole = tmp_path / "out", refit(recipe)
+    with pytest.raises(
+        ConfigError, match=r"measured/model\.onnx: does not exist; run .*train NAME --measured"
+    ):
+        list(unseen_by(whole, data_root(), out))
+    train.train_measured(whole, out)
+    train.train(whole, out)
+    began = [line["training on"]["own"] for line in logged(capsys.readouterr().out) if "training on" in line]
+    assert began == [10, 14]
+    export_onnx(whole, out / "weights.pt", out / "model.onnx")
+    judged = [
+        (model, {item.subject for item in items}) for model, items in unseen_by(whole, data_root(), out)
+    ]
+    assert judged == [(out / "measured" / "model.onnx", {"05", "06"}), (out / "model.onnx", {"07"})]
+    with pytest.raises(ConfigError, match="--measured wants"):
+        train.train_measured(recipe, out)
+
+
+@pytest.mark.slow
+def test_a_refit_with_folds_is_judged_by_each_of_them_on_its_own_subjects(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    out, whole = tmp_path / "out", refit(recipe, ("00", "01", "02", "05"), ("03", "04", "06", "07"))
+    with pytest.raises(ConfigError, match=r"fold_0/model\.onnx: does not exist; run .*folds NAME"):
+        list(unseen_by(whole, data_root(), out))
+    folds.cross_validate(whole, out, steps=1, workers=0)
+    judged = {
+        model.parent.name: {item.subject for item in items}
+        for model, items in unseen_by(whole, data_root(), out)
+    }
+    assert judged == {"fold_0": {"05"}, "fold_1": {"06", "07"}}
 
 
 @pytest.mark.parametrize("name", ["carotid", "fetal_head", "lungs"])

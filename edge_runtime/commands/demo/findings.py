@@ -61,12 +61,28 @@ class Tail:
         return True
 
 
-def circumference(finding: Finding) -> Measurement | None:
-    """The head circumference in mm, None where it was withheld or is in pixels only."""
+def shown(finding: Finding, name: MeasurementName) -> Measurement | None:
+    """The measurement of this name; None where it was withheld or the finding has none."""
     for measurement in finding.measurements:
-        if measurement.name is MeasurementName.HEAD_CIRCUMFERENCE and measurement.value is not None:
+        if measurement.name is name and measurement.value is not None:
             return measurement
     return None
+
+
+def circumference(finding: Finding) -> Measurement | None:
+    """The head circumference in mm, None where it was withheld or is in pixels only."""
+    return shown(finding, MeasurementName.HEAD_CIRCUMFERENCE)
+
+
+def middle(findings: Iterable[Finding], name: MeasurementName) -> Finding | None:
+    """The finding with the median value of this name; None when no finding has one."""
+    sized = [(one.value or 0.0, finding) for finding in findings if (one := shown(finding, name)) is not None]
+    return sorted(sized, key=lambda pair: pair[0])[len(sized) // 2][1] if sized else None
+
+
+def frame_index(finding: Finding) -> int:
+    """The number of the frame that it is about, at its source."""
+    return int(finding.source.frame_ids[0].partition(".")[0])
 
 
 def gives_a_size(finding: Finding) -> bool:

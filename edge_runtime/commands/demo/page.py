@@ -12,7 +12,9 @@ from edge_runtime.commands.demo.parts import EchoPart
 from edge_runtime.commands.demo.report import (
     YOURS,
     DemoReport,
+    artery,
     caution,
+    chests,
     gated,
     kept,
     real_heads,
@@ -42,6 +44,7 @@ p { max-width: 68ch; margin: 8px 0; } .lead { font-size: 18px; } .quiet { color:
 .tile span { color: var(--quiet); font-size: 13.5px; line-height: 1.35; display: block; }
 .tile.kept b { color: var(--accent); } .tile.alarm b { color: var(--alarm); }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; margin-top: 14px; }
+.panels.pairs { grid-template-columns: repeat(2, minmax(0, 1fr)); max-width: 860px; }
 img { width: 100%; height: auto; display: block; border-radius: 14px; border: 1px solid var(--line); }
 .plot { background: #fff; padding: 6px; max-width: 860px; }
 dl { display: grid; grid-template-columns: minmax(90px, 130px) 1fr; gap: 10px 18px; margin: 12px 0; }
@@ -51,14 +54,14 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 12p
 pre span { display: inline-block; max-width: 100%; }
 .problem { border-left: 3px solid var(--alarm); padding-left: 14px; }
 footer { margin-top: 48px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--quiet); font-size: 14px; }
-@media (max-width: 1000px) { .panels { grid-template-columns: minmax(0, 600px); } }
+@media (max-width: 1000px) { .panels, .panels.pairs { grid-template-columns: minmax(0, 600px); } }
 @media (max-width: 520px) { main { padding: 18px 14px 48px; } .tiles { grid-template-columns: 1fr 1fr; } .tile b { font-size: 24px; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 12px; } }
 """
 
 
-def render(report: DemoReport, panels: Sequence[Path] = ()) -> str:
-    """The page. `panels` are PNG files; they and the plot are put inside it."""
+def render(report: DemoReport, seen: Sequence[Path] = (), taken: Sequence[Path] = ()) -> str:
+    """The page. `seen` are PNG files, `taken` those of chest X-rays; they and the plot are put inside it."""
     return "\n".join(
         part
         for part in (
@@ -70,7 +73,8 @@ def render(report: DemoReport, panels: Sequence[Path] = ()) -> str:
             f'<p class="lead">{_lead(report)}</p>',
             _problems(report),
             _tiles(report),
-            _pictures(panels),
+            _pictures("What it saw", _SEEN, seen),
+            _pictures("Before the patient leaves", _TAKEN, taken),
             _plot(report),
             _told(report),
             _next(report),
@@ -138,15 +142,23 @@ def _tile(number: str, words: str, kind: str = "") -> str:
     return f'<div class="tile {kind}"><b>{escape(number)}</b><span>{escape(words)}</span></div>'
 
 
-def _pictures(panels: Sequence[Path]) -> str:
+_SEEN = (
+    "Each contour belongs to a finding that was reported and lies on the very frame the finding names; the frame is "
+    "found again by its hash. Where a finding is withheld there is no contour and no number."
+)
+_TAKEN = (
+    "One drawn chest, taken in four ways. While the picture can still be taken again, the finding says what is wrong "
+    "with it, and gives the one hint that is written large. It says nothing of what the lungs look like. A broken "
+    "line was found and not measured; the white line is the true one."
+)
+
+
+def _pictures(title: str, words: str, panels: Sequence[Path]) -> str:
     if not panels:
         return ""
     images = "".join(_image(path, "a frame with what was reported of it") for path in panels)
-    return (
-        "<h2>What it saw</h2><p>Each contour belongs to a finding that was reported and lies on the very frame the "
-        "finding names; the frame is found again by its hash. Where a finding is withheld there is no contour and no "
-        f'number.</p><div class="panels">{images}</div>'
-    )
+    kind = "panels pairs" if len(panels) % 2 == 0 else "panels"
+    return f'<h2>{title}</h2><p>{words}</p><div class="{kind}">{images}</div>'
 
 
 def _image(path: Path, words: str, kind: str = "") -> str:
@@ -176,6 +188,10 @@ def _told(report: DemoReport) -> str:
         rows.append(("Real heart", _heart(report.echo)))
     if report.heads is not None:
         rows.append(("Real heads", [_sentence(text) for text in real_heads(report.heads)]))
+    if report.chests:
+        rows.append(("Chest X-ray", [_squared(text) for text in chests(report.chests)]))
+    if report.artery is not None:
+        rows.append(("Artery", [_squared(text) for text in artery(report.artery)]))
     if report.gate is not None:
         rows.append(("The gate", [_sentence(text) for text in gated(report.gate)]))
     rows.append(("Delivery", [_sentence(text) for text in kept(report.delivery)]))
@@ -202,6 +218,10 @@ def _heart(echo: EchoPart) -> list[str]:
     return texts
 
 
+def _squared(text: str) -> str:
+    return _sentence(text.replace("m2 ", "m² "))
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -222,8 +242,9 @@ def _unbroken(command: str) -> str:
 
 
 def _how(report: DemoReport) -> str:
+    models = "; ".join([f"{report.model}, {report.precision} on {report.backend}", *report.others])
     return escape(
-        f"{report.model}, {report.precision} on {report.backend}; figures of this machine, {report.seconds:.0f} s in all. "
+        f"{models}. Figures of this machine, {report.seconds:.0f} s in all. "
         "A run’s counts die with it, so the frame figures are those of the run after the kill. The intervals were "
-        "made on real heads; a phantom is a drawing of exactly known size."
+        "made on real images; a phantom is a drawing of exactly known size."
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from edge_runtime.codes import Reason
+from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.commands.demo.findings import (
     Measured,
     circumference,
     covers,
+    frame_index,
     gives_a_size,
     in_millimetres,
     mean_error_mm,
     measured,
+    middle,
     withheld_reasons,
 )
+from edge_runtime.commands.demo.known import Known, held_against
 from edge_runtime.commands.run import RunReport
+from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.types import Finding
 
 _SCALE_REFUSED = tuple(reason for reason in Reason if reason.value.startswith("spacing_"))
@@ -59,6 +63,16 @@ class HeadsPart(msgspec.Struct, frozen=True, kw_only=True):
     inside: int  # of the measured: the published value lies in the interval
     reasons: dict[str, int]
     held_out: bool  # from exams that the model never saw; else the error says little
+
+
+class ArteryPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A beating artery; each finding is held against the truth of its own frame."""
+
+    frames: int
+    measured: int
+    inside: int  # of the measured: the true area lies in the interval
+    values: list[Known]  # of the finding with the median area; none where every frame was withheld
+    reasons: dict[str, int]  # that withheld
 
 
 def live_part(
@@ -108,3 +122,23 @@ def heads_part(found: Sequence[Finding], true_mm: dict[str, float], held_out: bo
         reasons=withheld_reasons(found),
         held_out=held_out,
     )
+
+
+def artery_part(found: Sequence[Finding], spec: PhantomSpec, tolerance: Mapping[str, float]) -> ArteryPart:
+    """The artery, a finding for each of its frames."""
+    area = MeasurementName.LUMEN_AREA
+    values = {one.finding_id: held_against(one, _true(spec, one), tolerance) for one in found}
+    areas = [one for known in values.values() for one in known if one.name == area.value and one.value]
+    median = middle(found, area)
+    return ArteryPart(
+        frames=len(found),
+        measured=len(areas),
+        inside=sum(one.inside for one in areas),
+        values=values[median.finding_id] if median is not None else [],
+        reasons=withheld_reasons(found),
+    )
+
+
+def _true(spec: PhantomSpec, finding: Finding) -> dict[str, float]:
+    _, truth = render(spec, frame_index(finding))
+    return {} if truth is None else truth.values

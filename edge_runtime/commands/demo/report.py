@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.commands.demo.chests import ChestPart
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.harm import GatePart
-from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart
+from edge_runtime.commands.demo.known import Known
+from edge_runtime.commands.demo.parts import ArteryPart, EchoPart, HeadsPart, LivePart
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
 
@@ -20,6 +22,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     findings: str
     overlay: str | None = None
+    phantoms: str | None = None  # only what was drawn: for anyone to see
     measurement: str | None = None
 
 
@@ -31,10 +34,13 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     precision: str
     backend: str
+    others: list[str]  # the other models, each with its precision and backend
     live: LivePart | None
     phantom: Measured | None  # the second phantom, every frame a finding
     echo: EchoPart | None
     heads: HeadsPart | None
+    chests: list[ChestPart]  # the acquisition check; none without a model of the lungs
+    artery: ArteryPart | None  # None without a model of an artery
     gate: GatePart | None  # a sound and a spoilt quantization
     killed: list[str]
     delivery: Delivery
@@ -56,6 +62,8 @@ def lines(report: DemoReport) -> list[str]:
         *_row("Measured", _measured(report)),
         *_row("Echo", _echo(report.echo)),
         *_row("Heads", _heads(report.heads)),
+        *_row("Chest", chests(report.chests)),
+        *_row("Artery", artery(report.artery)),
         *_row("Gate", gated(report.gate)),
         *_row("Killed", killed),
         *_row("Kept", kept(report.delivery)),
@@ -144,6 +152,31 @@ def real_heads(heads: HeadsPart) -> list[str]:
         inside = f"inside the interval {heads.inside} of {heads.measured} times"
         said.append(f"{heads.mean_error_mm:.1f} mm from the published value on average, {inside}")
     return said
+
+
+def chests(parts: list[ChestPart]) -> list[str]:
+    """A line for each way to take a chest X-ray, and one for what was measured."""
+    return [text for part in parts for text in (f"{part.how}: {part.said}", *_beside(part.values))]
+
+
+def artery(part: ArteryPart | None) -> list[str]:
+    """The artery in a line or two."""
+    if part is None:
+        return []
+    if not part.values:
+        return [f"an artery, drawn: {part.frames} of {part.frames} frames withheld"]
+    often = f"the true area inside the interval {part.inside} of {part.measured} times"
+    return [*_beside(part.values), f"{part.measured} of {part.frames} frames of a beat measured, {often}"]
+
+
+def _beside(values: list[Known]) -> list[str]:
+    """One line: each measured value with the true one."""
+    said = [
+        f"{one.name.partition('_')[2].replace('_', ' ')} {one.value:.1f} {one.unit} (true {one.true:.1f})"
+        for one in values
+        if one.value is not None
+    ]
+    return [joined(said)] if said else []
 
 
 def gated(gate: GatePart | None) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from edge_runtime.commands.models import models
 from edge_runtime.errors import ConfigError
 from edge_runtime.infer.model import load_model
 
@@ -58,6 +59,10 @@ class Stage:
         return self.folder / "overlay.png"
 
     @property
+    def phantoms(self) -> Path:
+        return self.folder / "phantoms.png"
+
+    @property
     def measurement(self) -> Path:
         return self.folder / "measurement.png"
 
@@ -68,7 +73,7 @@ def set_up(out: Path) -> Stage:
     Raises ConfigError, and writes nothing, for one that holds anything and that no demo made.
     """
     stage = Stage(out.resolve())
-    results = (stage.summary, stage.findings, stage.overlay, stage.measurement)
+    results = (stage.summary, stage.findings, stage.overlay, stage.phantoms, stage.measurement)
     cloud = [stage.folder / f"cloud.db{end}" for end in ("", "-wal", "-shm")]
     mine = stage.folder / MARKER
     try:
@@ -98,6 +103,11 @@ def write(path: Path, body: bytes) -> None:
         part.replace(path)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written ({exc.strerror}); free some space") from exc
+
+
+def installed() -> dict[str, str]:
+    """Anatomy -> name of the model that came with this installation. Raises ConfigError for a damaged one."""
+    return {model.anatomy: model.name for model in models()}
 
 
 def echo_cine() -> Path | None:

@@ -1,4 +1,6 @@
-"""What the demo does, in order: stream, kill, look at foreign and real images, deliver, compare, judge, draw."""
+"""What the demo does, in order: stream, kill, look at foreign and real images, at other anatomies as far as there is
+a model of them, deliver, compare, judge, draw.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
+from PIL.Image import Image
 
 from edge_runtime import clock
-from edge_runtime.commands.demo import drawing, exhibits, findings, page, plot
+from edge_runtime.codes import MeasurementName
+from edge_runtime.commands.demo import chests, drawing, exhibits, findings, known, page, plot
+from edge_runtime.commands.demo.chests import ChestPart
+from edge_runtime.commands.demo.drawing import Panel
 from edge_runtime.commands.demo.findings import Delivery, Measured, Tail
 from edge_runtime.commands.demo.harm import GatePart, gate_part
-from edge_runtime.commands.demo.parts import EchoPart, HeadsPart, LivePart, echo_part, heads_part, live_part
+from edge_runtime.commands.demo.parts import (
+    ArteryPart,
+    EchoPart,
+    HeadsPart,
+    LivePart,
+    artery_part,
+    echo_part,
+    heads_part,
+    live_part,
+)
 from edge_runtime.commands.demo.plot import Timeline
 from edge_runtime.commands.demo.processes import (
     Child,
@@ -25,15 +40,27 @@ from edge_runtime.commands.demo.processes import (
     waiting,
 )
 from edge_runtime.commands.demo.report import DemoReport, Files
-from edge_runtime.commands.demo.stage import Heads, Stage, choose_heads, echo_cine, find_data, set_up, write
+from edge_runtime.commands.demo.stage import (
+    Heads,
+    Stage,
+    choose_heads,
+    echo_cine,
+    find_data,
+    installed,
+    set_up,
+    write,
+)
 from edge_runtime.commands.run import RunReport
+from edge_runtime.commands.words import joined
 from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.frames.phantom import parse_spec
 from edge_runtime.types import Finding
 
 MODEL = "fetal_head"
 FPS = 30
 LIVE_MM, LIVE = 250.0, "phantom:fetal_head?hc_mm=250&seed=1"
 STILL_MM, STILL, STILL_FRAMES = 180.0, "phantom:fetal_head?hc_mm=180&seed=2", 60
+ARTERY = "phantom:carotid?lumen_mm=6.5&seed=1&frames=25"  # a beat
 BEFORE_KILL = 0.4  # of the live part
 FIRST_FINDING_S = 20.0  # a slow machine with a cold file cache
 PART_S = 120.0
@@ -52,7 +79,7 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
         raise ConfigError(f"--seconds {seconds:g}: want 2 to 3600")
     begun_ns = clock.monotonic_ns()
     real = find_data(data)
-    show = Show(set_up(out), seconds, say, progress)
+    show = Show(set_up(out), seconds, installed(), say, progress)
     with ExitStack() as stack:
         stack.enter_context(ending_with_us())
         show.connect(stack)
@@ -65,6 +92,8 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
             show.notes.append(
                 "no real heads: link their folder here as data, or name it with --data or EDGE_RUNTIME_DATA"
             )
+        show.before_the_patient_leaves(stack)
+        show.artery(stack)
         show.deliver()
     delivery = show.compare()
     show.gate()
@@ -92,8 +121,10 @@ class Shown:
     phantom: Measured | None = None
     echo: EchoPart | None = None
     heads: HeadsPart | None = None
+    chests: list[ChestPart] = field(default_factory=list)
+    artery: ArteryPart | None = None
     gate: GatePart | None = None
-    last: RunReport | None = None  # of any run: all have the same model
+    models: dict[str, RunReport] = field(default_factory=dict)  # each model's last run, in order
 
 
 @dataclass(slots=True)
@@ -102,6 +133,7 @@ class Show:
 
     stage: Stage
     seconds: float
+    installed: dict[str, str]  # anatomy -> model
     tell: Say
     progress: Say | None
     wire: Wire | None = None
@@ -147,6 +179,7 @@ class Show:
         report = self._report(after)
         if report is not None:
             self.shown.live = live_part(before.findings(), after.findings(), report, LIVE_MM)
+            self._require("live", [*before.findings(), *after.findings()], LIVE_MM)
 
     def _cut_the_wire(self, run: Run, rest_s: float) -> None:
         """Kills uplink and broker while the run goes on, and starts them again."""
@@ -172,6 +205,7 @@ class Show:
         self._watch(run, PART_S)
         if self._report(run) is not None:
             self.shown.phantom = findings.measured(run.findings(), STILL_MM)
+            self._require("every frame", run.findings(), STILL_MM)
 
     def echo(self, stack: ExitStack) -> None:
         """A real heart in front of a head model: what it says must be nothing."""
@@ -199,6 +233,37 @@ class Show:
         self._watch(run, PART_S)
         if self._report(run) is not None:
             self.shown.heads = heads_part(run.findings(), self.real.true_mm, self.real.held_out)
+
+    def before_the_patient_leaves(self, stack: ExitStack) -> None:
+        """Chest X-rays that should be taken again, and one that need not."""
+        model = self.installed.get("lungs")
+        if model is None:
+            return
+        self.say(f"before the patient leaves: a chest X-ray, {joined(way.how for way in chests.WAYS)}")
+        for way in chests.WAYS:
+            run = self._run(stack, f"chest-{way.how}", way.uri, "--policy", "every", model=model)
+            self._watch(run, PART_S)
+            if self._report(run) is None:
+                continue
+            part = chests.chest_part(way, run.findings()[0], known.tolerances(model))
+            self.shown.chests.append(part)
+            self.problems += chests.wrong(part)
+
+    def artery(self, stack: ExitStack) -> None:
+        """A beating artery, each frame against its own truth."""
+        model = self.installed.get("vessel")
+        if model is None:
+            return
+        self.say("a beating artery, every frame a finding")
+        run = self._run(stack, "artery", ARTERY, "--policy", "every", model=model)
+        self._watch(run, PART_S)
+        if self._report(run) is None:
+            return
+        spec = parse_spec(ARTERY.removeprefix("phantom:"))
+        self.shown.artery = part = artery_part(run.findings(), spec, known.tolerances(model))
+        if not part.values:
+            self.problems.append(f"artery: wanted a lumen in {part.frames} frames, came {part.measured}")
+        self.problems += known.complaints("artery", part.values)
 
     def gate(self) -> None:
         """The shipped INT8 graph and the same with a spoilt scale, before the gate."""
@@ -249,18 +314,18 @@ class Show:
         return delivery
 
     def draw(self) -> None:
-        """The overlay of up to three frames, and the measurement over time."""
+        """What was seen, how chests were taken, the phantoms alone, and the measurement over time."""
         self.say("drawing")
-        panels = [
-            exhibits.phantom(LIVE, LIVE_MM, self._findings("live")),
-            exhibits.head(self.real, self._findings("heads")),
-            exhibits.heart(echo_cine(), self._findings("echo")),
+        head = self._drawn("seen-1", exhibits.phantom(LIVE, self._findings("live")))
+        artery = self._drawn("seen-2", exhibits.artery(ARTERY, self._findings("artery")))
+        real = self._drawn("seen-3", exhibits.head(self.real, self._findings("heads")))
+        heart = self._drawn("seen-4", exhibits.heart(echo_cine(), self._findings("echo")))
+        taken = [
+            self._drawn(f"taken-{at}", exhibits.chest(way, self._findings(f"chest-{way.how}")))
+            for at, way in enumerate(chests.WAYS)
         ]
-        pictures = [drawing.draw(panel) for panel in panels if panel is not None]
-        if pictures:
-            drawing.save(drawing.side_by_side(pictures), self.stage.overlay)
-            for at, picture in enumerate(pictures):
-                drawing.save(picture, self.stage.work / f"panel-{at}.png")
+        drawing.save_sheet(self.stage.overlay, [head, artery, real, heart], taken)
+        drawing.save_sheet(self.stage.phantoms, [head, artery or taken[0], taken[-1]], shrink=2)
         live = self._findings("live-killed") + self._findings("live")
         drawn = plot.draw(self.stage.measurement, live, LIVE_MM, self.timeline, self.stage.work)
         if not drawn and find_spec("matplotlib") is None:
@@ -270,17 +335,21 @@ class Show:
         """The report, and the page made of it."""
         if self.progress is not None:
             self.progress("")
-        shown, last = self.shown, self.shown.last
+        shown = self.shown
+        last, others = next(iter(shown.models.values()), None), list(shown.models.values())[1:]
         report = DemoReport(
             ok=not self.problems,
             seconds=round(seconds, 1),
             model=last.model if last else "none",
             precision=last.precision if last else "none",
             backend=last.backend if last else "none",
+            others=[f"{other.model}, {other.precision} on {other.backend}" for other in others],
             live=shown.live,
             phantom=shown.phantom,
             echo=shown.echo,
             heads=shown.heads,
+            chests=shown.chests,
+            artery=shown.artery,
             gate=shown.gate,
             killed=[event.what for event in self.timeline.events],
             delivery=delivery,
@@ -288,8 +357,8 @@ class Show:
             problems=self.problems,
             notes=self.notes,
         )
-        panels = sorted(self.stage.work.glob("panel-*.png"))
-        write(self.stage.summary, page.render(report, panels).encode())
+        seen, taken = (sorted(self.stage.work.glob(f"{kind}-*.png")) for kind in ("seen", "taken"))
+        write(self.stage.summary, page.render(report, seen, taken).encode())
         return report
 
     # -------------------------------------------------------------- parts of acts
@@ -302,14 +371,33 @@ class Show:
             summary=str(stage.summary),
             findings=str(stage.findings),
             overlay=str(stage.overlay) if stage.overlay.exists() else None,
+            phantoms=str(stage.phantoms) if stage.phantoms.exists() else None,
             measurement=str(stage.measurement) if stage.measurement.exists() else None,
         )
 
-    def _run(self, stack: ExitStack, name: str, source: str, *more: str) -> Run:
+    def _require(self, what: str, found: list[Finding], true_mm: float) -> None:
+        """The median circumference of a phantom must be the true one, as nearly as the selftest wants it."""
+        name = MeasurementName.HEAD_CIRCUMFERENCE
+        median = findings.middle(found, name)
+        if median is None:
+            self.problems.append(f"{what}: wanted a head circumference of {true_mm:.1f} mm, came no number")
+            return
+        held = known.held_against(median, {name.value: true_mm}, known.tolerances(MODEL))
+        self.problems += known.complaints(what, held)
+
+    def _drawn(self, name: str, panel: Panel | None) -> Image | None:
+        """The panel as a picture, kept for the page; None for none."""
+        if panel is None:
+            return None
+        picture = drawing.draw(panel)
+        drawing.save(picture, self.stage.work / f"{name}.png")
+        return picture
+
+    def _run(self, stack: ExitStack, name: str, source: str, *more: str, model: str = MODEL) -> Run:
         """Starts `edge-runtime run`; it is ended when the demo ends."""
         out = self.stage.work / f"{name}.jsonl"
         command = edge_runtime(
-            *("run", "--model", MODEL, "--source", source, "--state", str(self.stage.state)),
+            *("run", "--model", model, "--source", source, "--state", str(self.stage.state)),
             *("--config", str(self.stage.config), "--out", str(out), "--json", *more),
         )
         child = Child(name, command, self.stage.work).start()
@@ -336,9 +424,9 @@ class Show:
                 return
 
     def _progress_line(self, last: Finding, count: int) -> str:
-        head = findings.circumference(last)
-        value = "withheld" if head is None else f"head circumference {head.value:.1f} mm"
-        frame = int(last.source.frame_ids[0].partition(".")[0]) + 1
+        one = next((one for one in last.measurements if one.value is not None), None)
+        value = f"{one.name.value.replace('_', ' ')} {one.value:.1f} {one.unit}" if one else "withheld"
+        frame = findings.frame_index(last) + 1
         return f"   frame {frame}, {value}, {count} reported, {waiting(self.stage.state)} wait in the outbox"
 
     def _kill(self, child: Child, what: str) -> None:
@@ -365,7 +453,7 @@ class Show:
         if status != 0 or report is None:
             self.problems.append(f"{child.name}: exit {status}: {child.complaint()}")
             return None
-        self.shown.last = report
+        self.shown.models[report.model] = report
         return report
 
     def _findings(self, name: str) -> list[Finding]:
