@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 MODEL ?= fetal_head
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Processes that share the tests; who is idle takes from the other's end, so a file is rarely split.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo picture test test-all check bench train quantize schema clean
 
@@ -19,10 +22,10 @@ picture: $(VENV)/.demo
 	cp build/picture/phantoms.png docs/overlay.png
 
 test: $(VENV)/.test mosquitto
-	$(BIN)/python -m pytest -m "not slow and not train"
+	$(PYTEST) -m "not slow and not train"
 
 test-all: $(VENV)/.test mosquitto
-	$(BIN)/python -m pytest -m "not train"
+	$(PYTEST) -m "not train"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import signal
 import socket
@@ -18,12 +20,20 @@ needs_mosquitto = pytest.mark.skipif(
 )
 
 
+# Below those that the kernel gives to connections: one of them could take a broker's port while it is down. Each
+# process of tests begins elsewhere and takes none twice.
+_PORTS = (10_000 + (os.getpid() * 251 + count) % 20_000 for count in itertools.count())
+
+
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no other process of tests is given."""
+    for port in _PORTS:
+        try:
+            with closing(socket.create_server(("127.0.0.1", port))):
+                return port
+        except OSError:
+            continue
+    raise AssertionError("the ports never end")
 
 
 class Mosquitto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -42,6 +43,12 @@ def gate_set() -> GateSet:
     return gate_set_of(shipped())
 
 
+@cache
+def gate_set_files() -> Mapping[str, bytes]:
+    """`gate_set` as the files of a bundle."""
+    return MappingProxyType(gate_files(gate_set()))
+
+
 def gate_set_of(model: Model) -> GateSet:
     recipes = HEADS + OTHERS
     pipeline = build_pipeline(model, open_backend(model, "onnxruntime", "fp32"))
@@ -63,11 +70,11 @@ def manifest(graphs: Mapping[str, str]) -> Manifest:
     )
 
 
-def bundle(out: Path, graphs: Mapping[str, bytes], frames: GateSet | None = None) -> Model:
-    """A bundle of `graphs` (precision -> content) whose frames the shipped fp32 model, or their own, read."""
+def bundle(out: Path, graphs: Mapping[str, bytes], gate: Mapping[str, bytes] | None = None) -> Model:
+    """A bundle of `graphs` (precision -> content) with these gate files, else frames that the shipped fp32 read."""
     files: dict[str, bytes | Path] = {f"{precision}.onnx": content for precision, content in graphs.items()}
     made = manifest({precision: f"{precision}.onnx" for precision in graphs})
-    return write_bundle(out, Contents(made, {**files, **gate_files(frames or gate_set())}))
+    return write_bundle(out, Contents(made, {**files, **(gate or gate_set_files())}))
 
 
 def plain() -> bytes:

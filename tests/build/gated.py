@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import cv2
@@ -140,13 +140,20 @@ def reading_of(mask: Mask, index: int, anatomy: str, spacing: Spacing | None, **
     return Reading(**{**fields, **over})
 
 
+@lru_cache(maxsize=128)
 def head(index: int, *, moved: float = 0.0, grown: float = 0.0, spaced: bool = True) -> Reading:
-    """A head of its own size in each frame, drawn, not found; `moved` and `grown` in source pixels."""
+    """A head of its own size in each frame, drawn, not found; `moved` and `grown` in source pixels. Kept, so not
+    to be written to.
+    """
     where = geometry()
     long = 150 + 4 * (index % 20) + grown
     cells = ellipse_cells(where, (400 + moved, 270), (long, 0.78 * long), 0.3 * index)
     spacing = Spacing(0.2, 0.2, SpacingSource.PHANTOM) if spaced else None
-    return reading_of(mask_of(where, cells), index, "fetal_head", spacing)
+    made = reading_of(mask_of(where, cells), index, "fetal_head", spacing)
+    assert made.mask is not None
+    made.mask.labels.setflags(write=False)
+    made.frame.pixels.setflags(write=False)
+    return made
 
 
 def heads(count: int, **over: Any) -> list[Reading]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -60,7 +61,7 @@ def bundle_of(folder: Path, files: dict[str, bytes]) -> Model:
 
 
 def test_a_set_is_read_as_it_was_made(tmp_path: Path) -> None:
-    model = bundle_of(tmp_path, gate_files(bundles.gate_set()))
+    model = bundle_of(tmp_path, bundles.gate_set_files())
     assert has_gate_set(model)
     assert len(list(tmp_path.rglob("*.png"))) == 36
     read = load_gate_set(model)
@@ -88,7 +89,7 @@ def test_a_model_without_a_named_set_has_none(tmp_path: Path) -> None:
 
 
 def test_frames_that_another_graph_has_read_are_refused(tmp_path: Path) -> None:
-    files = {"fp32.onnx": bundles.harmful(), **gate_files(bundles.gate_set())}
+    files = {"fp32.onnx": bundles.harmful(), **bundles.gate_set_files()}
     other = write_bundle(tmp_path / "other", Contents(bundles.manifest({"fp32": "fp32.onnx"}), files))
     with pytest.raises(ConfigError, match=r"was read with graph \w{12}, the model's is"):
         load_gate_set(other)
@@ -110,7 +111,7 @@ def test_frames_that_another_graph_has_read_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_that_is_not_right_is_refused_in_one_line(tmp_path: Path, change: object, told: str) -> None:
-    files = gate_files(bundles.gate_set())
+    files = bundles.gate_set_files()
     table = msgspec.json.decode(files[GATE_FRAMES])
     change(table)  # type: ignore[operator]
     model = bundle_of(tmp_path, {**files, GATE_FRAMES: msgspec.json.encode(table)})
@@ -123,7 +124,7 @@ def test_a_table_that_is_not_right_is_refused_in_one_line(tmp_path: Path, change
 @pytest.mark.parametrize("name", [GATE_FRAMES, "gate/frames/gate_003.png"])
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_damaged_file_of_the_set_is_named(tmp_path: Path, name: str, damage: str) -> None:
-    model = bundle_of(tmp_path, gate_files(bundles.gate_set()))
+    model = bundle_of(tmp_path, bundles.gate_set_files())
     path = model.home / name
     content = path.read_bytes()
     path.unlink()
@@ -137,8 +138,11 @@ def test_a_damaged_file_of_the_set_is_named(tmp_path: Path, name: str, damage: s
 # ---------------------------------------------------------------- making one
 
 
+draw_once = cache(draw)
+
+
 def heads(count: int) -> list[Frame]:
-    return [draw(recipe) for recipe in bundles.HEADS[:count]]
+    return [draw_once(recipe) for recipe in bundles.HEADS[:count]]
 
 
 def test_too_few_frames_make_no_set(pipeline: Pipeline) -> None:

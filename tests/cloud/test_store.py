@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -41,30 +42,27 @@ def _postgres_programs() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own in a temporary folder; run as nobody where we are root, which it refuses."""
     programs = _postgres_programs()
     if find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed (pip install 'edge-runtime[cloud]')")
     if programs is None:
         pytest.skip("no PostgreSQL server found (apt install postgresql)")
-    folder = tmp_path_factory.mktemp("postgres")
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        user = {"user": "nobody"}
-        shutil.chown(folder, "nobody")
-        for parent in (folder.parent, folder.parent.parent):
-            parent.chmod(0o711)
-    quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **user}
-    subprocess.run(
-        [programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet
-    )
-    port = free_port()
-    options = f"-p {port} -k {folder} -h 127.0.0.1 -c synchronous_commit=off"
-    start = [programs / "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start"]
-    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
-    yield f"postgresql://er@127.0.0.1:{port}/postgres"
-    subprocess.run([programs / "pg_ctl", "-D", "data", "-m", "immediate", "stop"], **quiet)
+    user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's: nobody may not enter those
+        if user:
+            shutil.chown(folder, "nobody")
+        quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **user}
+        subprocess.run(
+            [programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet
+        )
+        port = free_port()
+        options = f"-p {port} -k {folder} -h 127.0.0.1 -c synchronous_commit=off"
+        start = [programs / "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start"]
+        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
+        yield f"postgresql://er@127.0.0.1:{port}/postgres"
+        subprocess.run([programs / "pg_ctl", "-D", "data", "-m", "immediate", "stop"], **quiet)
 
 
 Reader = Callable[[str], list[tuple[Any, ...]]]

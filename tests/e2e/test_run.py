@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 from edge_runtime.sync.journal import Journal
 from edge_runtime.types import Finding, canonical
 from tests.e2e.command import COMMAND, edge_runtime, findings
+from tests.patience import within
 
 PHANTOM = "phantom:fetal_head?hc_mm=250&frames=8"
 REPORT_KEYS = {
@@ -44,6 +46,20 @@ FINDING_KEYS = {
 
 def run(cwd: Path, source: str, *more: str | Path, model: str = "fetal_head") -> list[str | Path]:
     return ["run", "--model", model, "--source", source, "--state", cwd / "state", *more]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four phantom frames as stills without any spacing."""
+    folder = tmp_path_factory.mktemp("recorded")
+    edge_runtime(*run(folder, "phantom:fetal_head?frames=4", "--record", folder / "stills"), cwd=folder)
+    return folder / "stills"
+
+
+@pytest.fixture
+def stills(tmp_path: Path, recorded: Path) -> Path:
+    """A copy of them in the test's own folder."""
+    return Path(shutil.copytree(recorded, tmp_path / "stills"))
 
 
 def test_a_phantom_becomes_findings_that_tell_its_circumference(tmp_path: Path) -> None:
@@ -117,20 +133,18 @@ def test_newest_on_a_finite_source_ends_with_at_least_one_finding(tmp_path: Path
     assert all(measurement["value"] is None for measurement in line["measurements"])
 
 
-def test_no_spacing_means_pixel_names_and_never_millimetres(tmp_path: Path) -> None:
-    record_phantom(tmp_path)
-    edge_runtime(*run(tmp_path, f"folder:{tmp_path / 'stills'}", "--out", "f.jsonl"), cwd=tmp_path)
+def test_no_spacing_means_pixel_names_and_never_millimetres(tmp_path: Path, stills: Path) -> None:
+    edge_runtime(*run(tmp_path, f"folder:{stills}", "--out", "f.jsonl"), cwd=tmp_path)
     for line in findings(tmp_path / "f.jsonl"):
         assert {m["unit"] for m in line["measurements"]} <= {"{pixel}", "%"}
         assert "spacing_missing" in line["reasons"]
 
 
-def test_an_operators_spacing_is_never_better_than_caution(tmp_path: Path) -> None:
-    record_phantom(tmp_path)
+def test_an_operators_spacing_is_never_better_than_caution(tmp_path: Path, stills: Path) -> None:
     edge_runtime(
         *run(
             tmp_path,
-            f"folder:{tmp_path / 'stills'}",
+            f"folder:{stills}",
             "--out",
             "f.jsonl",
             "--spacing-mm",
@@ -147,16 +161,11 @@ def test_an_operators_spacing_is_never_better_than_caution(tmp_path: Path) -> No
         assert "spacing_operator" in circumference["reasons"]
 
 
-def test_each_subject_of_a_folder_is_an_exam_and_no_subject_is_told(tmp_path: Path) -> None:
-    record_phantom(tmp_path)
-    stills = sorted((tmp_path / "stills").glob("*.png"))
-    rows = [f"{path.name},{'Jane Roe' if i < 2 else 'John Doe'},0.18,0.18" for i, path in enumerate(stills)]
-    (tmp_path / "stills" / "meta.csv").write_text(
-        "\n".join(["file,subject,spacing_x_mm,spacing_y_mm", *rows])
-    )
-    done = edge_runtime(
-        *run(tmp_path, f"folder:{tmp_path / 'stills'}", "--out", "f.jsonl", "--json"), cwd=tmp_path
-    )
+def test_each_subject_of_a_folder_is_an_exam_and_no_subject_is_told(tmp_path: Path, stills: Path) -> None:
+    pictures = sorted(stills.glob("*.png"))
+    rows = [f"{path.name},{'Jane Roe' if i < 2 else 'John Doe'},0.18,0.18" for i, path in enumerate(pictures)]
+    (stills / "meta.csv").write_text("\n".join(["file,subject,spacing_x_mm,spacing_y_mm", *rows]))
+    done = edge_runtime(*run(tmp_path, f"folder:{stills}", "--out", "f.jsonl", "--json"), cwd=tmp_path)
     assert len(done.json["exam_ids"]) == 2
     text = (tmp_path / "f.jsonl").read_text()
     assert "Roe" not in text
@@ -194,7 +203,7 @@ def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (
         not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size)
         and time.monotonic() < deadline
@@ -202,10 +211,10 @@ def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
         time.sleep(0.05)
     process.send_signal(number)
     start = time.monotonic()
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     spent = time.monotonic() - start
     assert process.returncode == 0, err
-    assert spent < 3, "a second, and what a busy machine adds"
+    assert spent < within(3.0)  # a second, and an interpreter's end
     report = json.loads(out)
     assert report["stopped"] is True
     assert report["findings"] == report["processed"] == len(findings(tmp_path / "f.jsonl"))
@@ -221,7 +230,7 @@ def test_a_killed_run_loses_nothing_that_it_reported(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (
         not ((tmp_path / "f.jsonl").exists() and (tmp_path / "f.jsonl").stat().st_size > 20_000)
         and time.monotonic() < deadline
@@ -282,9 +291,9 @@ def test_an_unknown_model_is_one_clear_line(tmp_path: Path) -> None:
     ).failed_in_one_line(2)
 
 
-def test_a_folder_with_files_that_are_no_pictures_reports_the_good_ones_and_exits_1(tmp_path: Path) -> None:
-    record_phantom(tmp_path)
-    stills = tmp_path / "stills"
+def test_a_folder_with_files_that_are_no_pictures_reports_the_good_ones_and_exits_1(
+    tmp_path: Path, stills: Path
+) -> None:
     (stills / "notes.txt").write_text("call back on Monday")
     Image.new("L", (1, 1)).save(stills / "one.png")
     Image.new("L", (10_000, 10_000)).save(stills / "vast.png")
@@ -293,8 +302,6 @@ def test_a_folder_with_files_that_are_no_pictures_reports_the_good_ones_and_exit
     Image.fromarray(colours).save(stills / "red.png")
     whole = (stills / "vast.png").read_bytes()
     (stills / "torn.png").write_bytes(whole[: len(whole) // 2])
-    (stills / "vast.png").unlink()
-    Image.new("L", (10_000, 10_000)).save(stills / "vast.png")
     done = edge_runtime(*run(tmp_path, f"folder:{stills}", "--out", "f.jsonl"), cwd=tmp_path)
     line = done.failed_in_one_line(1)
     assert "notes.txt" in line
@@ -364,14 +371,13 @@ def test_a_full_journal_says_not_recording_and_keeps_what_was_reported(tmp_path:
         (["--out", "-", "--json"], "both want stdout"),
     ],
 )
-def test_an_output_never_falls_on_an_input(tmp_path: Path, flags: list[str], told: str) -> None:
-    record_phantom(tmp_path)
-    first = sorted((tmp_path / "stills").iterdir())[0]
-    first.rename(tmp_path / "stills" / "000000.png")
-    before = (tmp_path / "stills" / "000000.png").read_bytes()
-    source = f"folder:{tmp_path / 'stills'}"
-    assert told in edge_runtime(*run(tmp_path, source, *flags), cwd=tmp_path).failed_in_one_line(2)
-    assert (tmp_path / "stills" / "000000.png").read_bytes() == before
+def test_an_output_never_falls_on_an_input(tmp_path: Path, stills: Path, flags: list[str], told: str) -> None:
+    first = sorted(stills.iterdir())[0]
+    first.rename(stills / "000000.png")
+    before = (stills / "000000.png").read_bytes()
+    command = run(tmp_path, f"folder:{stills}", *flags)
+    assert told in edge_runtime(*command, cwd=tmp_path).failed_in_one_line(2)
+    assert (stills / "000000.png").read_bytes() == before
 
 
 def test_a_full_out_is_told_and_the_findings_are_in_the_journal(tmp_path: Path) -> None:
@@ -468,13 +474,3 @@ def test_importing_the_package_is_quick_and_imports_no_library() -> None:
     )
     assert float(spent) < 0.150
     assert numpy == "False"
-
-
-def record_phantom(folder: Path) -> None:
-    """Four phantom frames as stills without any spacing."""
-    edge_runtime(
-        *run(
-            folder, "phantom:fetal_head?frames=4", "--record", folder / "stills", "--state", folder / "other"
-        ),
-        cwd=folder,
-    )

@@ -51,7 +51,7 @@ def stored(store: Path) -> list[str]:
         return []
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Waits for `condition`, fails when it does not come true."""
     deadline = time.monotonic() + timeout_s
     while not condition():

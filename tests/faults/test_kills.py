@@ -28,6 +28,7 @@ from edge_runtime.types import SCHEMA_VERSION
 from tests.brokers import Mosquitto, make_certificates
 from tests.builders import report
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
+from tests.patience import within
 
 pytestmark = [pytest.mark.broker]
 
@@ -130,7 +131,7 @@ def test_findings_reported_while_the_uplink_runs_are_delivered_within_a_second(
         setting.report(1)
         began = time.monotonic()
         until(lambda: len(stored(setting.store)) == 2)
-        assert time.monotonic() - began < 2.0  # a second, on a busy machine two
+        assert time.monotonic() - began < within(2.0)
 
 
 class _Crash(BaseException):
@@ -191,11 +192,13 @@ def test_receipts_that_are_lost_are_made_good_by_sending_again(tmp_path: Path) -
                 "topic write er/v1/+/+/+/evt/#\ntopic read er/v1/+/+/+/evt/#\ntopic readwrite er/v1/+/+/+/state\n"
             )
             broker.stop()
+            subscribed = broker.log().count("Received SUBSCRIBE")
             broker.start()
+            until(lambda: broker.log().count("Received SUBSCRIBE") > subscribed)
             settings = UplinkSettings(Broker.parse(broker.url), pace=FAST, backoff_max_s=0.3)
             with pytest.raises(UplinkError, match="200 rows remain"):
                 Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=2.5)
-            assert len(stored(setting.store)) > 0
+            until(lambda: len(stored(setting.store)) > 0)
             acl.write_text("topic readwrite #\n")
             broker.stop()
             broker.start()
@@ -285,7 +288,7 @@ def test_the_retained_state_says_online_then_offline_on_a_stop_and_lost_on_a_kil
                 began = time.monotonic()
                 sender.send_signal(number)
                 assert sender.wait(10) == (0 if number == signal.SIGTERM else -9)
-                assert time.monotonic() - began < 2.0  # a second, on a busy machine two
+                assert time.monotonic() - began < within(2.0)
                 said = watcher.stdout.readline()
                 assert '"state":"offline"' in said
                 assert f'"why":"{why}"' in said

@@ -51,7 +51,7 @@ def test_an_idle_consumer_ends_when_it_was_told_to(tmp_path: Path, broker: Mosqu
     began = time.monotonic()
     done = receive.run(broker.url, f"sqlite:///{tmp_path}/cloud.db", idle_exit_s=0.5)
     assert done.messages == 0
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 30  # of itself it never ends
 
 
 def test_a_consumer_that_never_reached_the_broker_says_so(tmp_path: Path) -> None:

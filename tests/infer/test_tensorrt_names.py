@@ -176,30 +176,41 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def binding(version: str) -> Path:
-    """The folder that the binding of this version was unpacked in; fetched once."""
+    """The folder that the binding of this version was unpacked in; fetched once, by whichever process is first."""
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WHEELS) as part:
+        wheel = wheel_of(version, Path(part))
+        folder = WHEELS / wheel.stem
+        if not folder.is_dir():
+            unpacked = Path(part) / wheel.stem
+            with zipfile.ZipFile(wheel) as packed:
+                packed.extractall(unpacked)
+            try:
+                unpacked.replace(folder)
+            except OSError:
+                assert folder.is_dir(), "neither this process nor another could unpack it"
+    return folder
+
+
+def wheel_of(version: str, part: Path) -> Path:
+    """The binding's wheel in `WHEELS`; what has to be fetched comes to `part` first, so that none is there half."""
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     package, _, _ = BINDINGS[version].partition("==")
     pattern = f"{package}-{version}-{tag}-*.whl"
-    WHEELS.mkdir(parents=True, exist_ok=True)
     if not list(WHEELS.glob(pattern)):
         fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
         fetched = subprocess.run(
-            [*fetch, "-d", str(WHEELS), BINDINGS[version]],
+            [*fetch, "-d", str(part), BINDINGS[version]],
             capture_output=True,
             text=True,
             timeout=200,
             check=False,
         )
-        if fetched.returncode != 0 or not list(WHEELS.glob(pattern)):
+        if fetched.returncode != 0 or not list(part.glob(pattern)):
             pytest.skip(f"{BINDINGS[version]}: no wheel for {tag} from this index")
-    wheel = next(WHEELS.glob(pattern))
-    folder = WHEELS / wheel.stem
-    if not folder.is_dir():
-        part = Path(tempfile.mkdtemp(dir=WHEELS))
-        with zipfile.ZipFile(wheel) as packed:
-            packed.extractall(part)
-        part.replace(folder)
-    return folder
+        for wheel in part.glob(pattern):
+            wheel.replace(WHEELS / wheel.name)
+    return next(WHEELS.glob(pattern))
 
 
 def over_the_binding(program: str, given: str, version: str, libraries: Path) -> dict[str, Any]:

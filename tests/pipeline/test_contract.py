@@ -183,8 +183,8 @@ def test_models_doctor_and_inspect_tell_the_contract(tmp_path: Path) -> None:
         if one["name"] == "fetal_head"
     )
     assert tuple(model["contract"]) == lines
-    home = load_model("fetal_head").home
-    assert all(f"contract {line}" in edge_runtime("inspect", home, cwd=tmp_path).out for line in lines)
+    told = edge_runtime("inspect", load_model("fetal_head").home, cwd=tmp_path).out
+    assert all(f"contract {line}" in told for line in lines)
     checks = json.loads(edge_runtime("doctor", "--json", cwd=tmp_path).out)["checks"]
     (told,) = (check["found"] for check in checks if check["name"] == "contract of fetal_head")
     assert all(line in told for line in lines)

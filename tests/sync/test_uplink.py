@@ -20,6 +20,7 @@ from edge_runtime.sync.link import Broker
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
 from tests.builders import report
+from tests.patience import within
 from tests.sync.peer import Peer
 
 FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
@@ -48,11 +49,11 @@ def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
         began = time.monotonic()
         stop.set()
         thread.join(10)
-        assert time.monotonic() - began < 1.5  # a second, and a busy machine's half
+        assert time.monotonic() - began < within(1.5)
         assert not thread.is_alive()
 
 
-def until(condition: Any, timeout_s: float = 10.0) -> None:
+def until(condition: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -94,17 +95,20 @@ def test_a_refusal_is_one_line_and_the_rows_stay_and_are_probed_not_poured(
         until(lambda: findings(peer) >= 13)
         assert sum(words in line for line in said) == 1
         assert peer.connections == 1
-        before = findings(peer)
+        before, began = findings(peer), time.monotonic()
         time.sleep(0.6)
-        assert findings(peer) - before <= 3  # one row now and then
+        probes = 2 + (time.monotonic() - began) / FAST.probe_max_s
+        assert findings(peer) - before <= probes  # one row now and then
     assert outbox.stats(state).pending == 10
 
 
 def test_without_receipts_one_row_probes_instead_of_the_backlog(state: Path) -> None:
     with Peer() as peer, running(state, peer.url):
         until(lambda: findings(peer) >= 10)
+        began = time.monotonic()
         time.sleep(1.2)
-        assert 11 <= findings(peer) <= 16
+        assert findings(peer) <= 13 + (time.monotonic() - began) / FAST.probe_max_s
+        until(lambda: findings(peer) >= 11)
 
 
 def test_a_peer_that_falls_silent_is_left(state: Path) -> None:
@@ -169,7 +173,7 @@ def test_once_with_an_unusable_site_key_fails_at_once(state: Path, kind: str) ->
     began = time.monotonic()
     with pytest.raises(JournalError, match=r"site\.key"):
         uplink.run(state, "mqtt://127.0.0.1:1", once=True, timeout_s=30)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < within(3.0)
 
 
 def test_an_uplink_started_first_waits_for_the_journal_and_then_sends(tmp_path: Path) -> None:
