@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from models.training.recipe import Recipe
+from models.training.report import ENDPOINTS
 
 WRITTEN = Path(__file__).resolve().parent / "cards"
-SHOWN_FIRST = {"fetal_head": "head circumference", "vessel": "lumen area", "lungs": "area of the right lung"}
 
 
 def card_of(recipe: Recipe, results: dict[str, Any]) -> str:
@@ -66,7 +66,7 @@ ships."""
 def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
     test = results["test"]
     dice, error, unit = test["dice"], test["error"], results["unit"]
-    name = SHOWN_FIRST[recipe.anatomy]
+    name = ENDPOINTS[recipe.anatomy].words
     rows = [("all labels", *(f"{dice[key]:.4f}" for key in ("mean", "median", "p5", "worst")))]
     if len(recipe.labels) > 1:
         rows += [
@@ -167,7 +167,7 @@ def _bands(recipe: Recipe, results: dict[str, Any]) -> str:
 All {results["held_out"]["images"]} images of tune, conformal and test: a band of the test
 split alone holds too few.
 
-{table((SHOWN_FIRST[recipe.anatomy], "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
+{table((ENDPOINTS[recipe.anatomy].words, "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
     groups = [
         (group, one["images"], f"{one['dice']['mean']:.4f}", f"{one['error']['mean_percent']:.2f}")
         for group, one in results.get("groups", {}).items()
@@ -232,7 +232,7 @@ def _confidence(recipe: Recipe, results: dict[str, Any]) -> str:
     return f"""## When it is unsure
 
 Images sorted by (1 - Soft Dice Confidence) times the value, which is what the model itself doubts: the area under the
-risk-coverage curve of the {SHOWN_FIRST[recipe.anatomy]} is {risk["aurc"]:.3f} {unit} on the images that were not trained
+risk-coverage curve of the {ENDPOINTS[recipe.anatomy].words} is {risk["aurc"]:.3f} {unit} on the images that were not trained
 on; the best possible order would give {risk["aurc_ideal"]:.3f}, no order {risk["aurc_without"]:.3f}. Of the
 {risk["large"]} errors {results["large_is"]}, {risk["large_in_last_tenth"]} are among the tenth of the images with the
 most doubt.

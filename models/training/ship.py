@@ -36,13 +36,13 @@ from edge_runtime.infer.model import (
 )
 from edge_runtime.pipeline import build_pipeline
 from models.training.acquisition import acquisition_rates
-from models.training.card import SHOWN_FIRST, card_of
+from models.training.card import card_of
 from models.training.data import data_root, measured_items
 from models.training.drawing import bland_altman, risk_curve
 from models.training.evaluate import REFERENCE, cases_of, output_of
 from models.training.export import export_onnx, multiply_adds
 from models.training.recipe import Recipe, read_recipe
-from models.training.report import ABOUT, Seens, errors, look_at_all, report_of
+from models.training.report import ENDPOINTS, Seens, errors, look_at_all, report_of
 from models.training.statistics import COVERAGE, agreement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,12 +123,12 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
     results["speed"] = _speed(first)
     (built / "evaluation.json").write_text(json.dumps(results, indent=1))
-    about, name = ABOUT[recipe.anatomy], SHOWN_FIRST[recipe.anatomy]
-    true, error = errors(seens.unseen, about.value)
+    endpoint = ENDPOINTS[recipe.anatomy]
+    true, error = errors(seens.unseen, endpoint.value)
     kept |= {
         "CARD.md": card_of(recipe, results).encode(),
-        "bland_altman.png": bland_altman(true, error, name, about.unit),
-        "risk_coverage.png": risk_curve(results["risk"], name, about.unit),
+        "bland_altman.png": bland_altman(true, error, endpoint.words, endpoint.unit),
+        "risk_coverage.png": risk_curve(results["risk"], endpoint.words, endpoint.unit),
     }
     last = _with(first, built / "bundle", kept)
     shutil.rmtree(to, ignore_errors=True)
@@ -167,8 +167,8 @@ def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, A
         cases = cases_of(recipe, root, {"int8": pipeline}, measured_items(recipe, root))["int8"]
     finally:
         pipeline.close()
-    about = ABOUT[recipe.anatomy]
-    return agreement(seens.cases[REFERENCE], cases, about.value, about.relative)
+    endpoint = ENDPOINTS[recipe.anatomy]
+    return agreement(seens.cases[REFERENCE], cases, endpoint.value, endpoint.relative)
 
 
 def _speed(bundle: Path) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ from edge_runtime.types import Frame, Spacing
 from models.training import evaluate, statistics
 from models.training.acquisition import CUT, _variants
 from models.training.recipe import read_recipe
-from models.training.report import ABOUT
+from models.training.report import ENDPOINTS
 
 LIMITS = {
     Reason.FOREIGN_IMAGE,
@@ -74,7 +74,7 @@ def test_a_limit_parts_the_same_pictures_here_and_in_the_runtime(head: Model, un
 def test_a_picture_of_nothing_has_no_value(unlimited: Pipeline) -> None:
     seen = evaluate.look(unlimited, evaluate.frame_of(np.zeros((540, 800), np.uint8), "black"))
     assert seen.values == {}
-    assert not statistics.shown(seen, {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0})
+    assert not statistics.shown(seen, statistics.UNLIMITED)
 
 
 def ellipse(centre: tuple[int, int], a: int, b: int) -> np.ndarray:
@@ -98,14 +98,14 @@ def test_the_true_values_of_a_drawn_head_are_its_own() -> None:
 @pytest.mark.parametrize("name", ["carotid", "fetal_head", "lungs"])
 def test_every_value_that_gets_an_interval_is_measured(name: str) -> None:
     recipe = read_recipe(name)
-    about = ABOUT[recipe.anatomy]
+    endpoint = ENDPOINTS[recipe.anatomy]
     labels = ellipse((90, 95), 40, 70).astype(np.uint8)
     if len(recipe.labels) == 2:
         labels[ellipse((200, 95), 40, 70)] = 2
-    values = evaluate.true_values(recipe, labels, None if about.value.endswith("_px") else MM, {})
-    assert set(about.intervals) <= set(values)
-    assert about.value in about.intervals
-    assert {MeasurementName(value.removesuffix("_px")).value for value in about.intervals}
+    values = evaluate.true_values(recipe, labels, None if endpoint.value.endswith("_px") else MM, {})
+    assert set(endpoint.intervals) <= set(values)
+    assert endpoint.value in endpoint.intervals
+    assert {MeasurementName(value.removesuffix("_px")).value for value in endpoint.intervals}
 
 
 def test_pictures_for_the_acquisition_check_are_turned_inverted_and_cut_by_known_amounts() -> None:
