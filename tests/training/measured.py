@@ -66,7 +66,9 @@ def _cases(recipe: Recipe, seed: int) -> list[Case]:
         for k in range(SPLITS[split]):
             true = {name: float(rng.uniform(*_MIDDLE.get(name, (50.0, 90.0)))) for name in endpoint.intervals}
             error = rng.normal(0, 0.02, len(true)) + stray.normal(0, 1e-4, len(true))
-            values = {name: value * (1 + e) for (name, value), e in zip(true.items(), error, strict=True)}
+            values = {
+                name: float(value * (1 + e)) for (name, value), e in zip(true.items(), error, strict=True)
+            }
             dice = tuple(float(one) for one in rng.uniform(0.93, 0.99, len(recipe.labels)))
             fit = 1.0 if recipe.anatomy == "lungs" else float(rng.uniform(0.93, 0.99))
             what = Seen(float(rng.uniform(0.9, 1)), float(rng.uniform(0.9, 0.99)), fit, values, dice)
