@@ -193,7 +193,7 @@ def _groups(cases: Iterable[Case], endpoint: Endpoint, rule: dict[str, float]) -
     return {name: describe(of, endpoint.value, EVERYTHING, rule) for name, of in groups.items()}
 
 
-def errors(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
-    """(true, found minus true) of a value, where one was found."""
+def true_and_error(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
+    """The true values and found minus true, each (n,), of the images in which one was found."""
     pairs = np.array([(case.true[value], case.error(value)) for case in cases if value in case.seen.values])
     return pairs[:, 0], pairs[:, 1]
