@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.measure.ellipse import filled
+from edge_runtime.measure.lungs import LABELS as LUNGS
 from edge_runtime.pipeline import Result
 from edge_runtime.types import Box, Frame, Geometry, Mask
 
@@ -78,10 +79,10 @@ def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ConfigError(f"{path}: not an image")
-    if len(labels) > 1 and labels[:2] != ("lung_right", "lung_left") and mask.max() <= len(labels):
+    if len(labels) > 1 and labels[:2] != LUNGS and mask.max() <= len(labels):
         return np.asarray(mask, np.uint8)
     truth: NDArray[np.uint8] = (mask > 127).astype(np.uint8)
-    if labels[:2] != ("lung_right", "lung_left"):
+    if labels[:2] != LUNGS:
         return truth
     count, parts, stats, centres = cv2.connectedComponentsWithStats(truth, connectivity=8)
     largest = sorted(range(1, count), key=lambda part: -stats[part, cv2.CC_STAT_AREA])[:2]

@@ -28,12 +28,12 @@ from edge_runtime.config import Table
 from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.files import json_bytes
 from edge_runtime.frames.source import frame_id
-from edge_runtime.infer.model import GATE_FRAMES, Model, Sha256
+from edge_runtime.infer.model import GATE_FRAMES, Model
 from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure.rle import coco_counts, decode_counts
 from edge_runtime.pictures import picture_name
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Outline, Spacing
+from edge_runtime.types import MIN_SIDE_PX, Box, Frame, Mask, Origin, Outline, Sha256, Spacing
 
 LEAST = 32  # frames in a set, whatever a manifest says
 

@@ -18,12 +18,11 @@ import msgspec
 
 from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
-from edge_runtime.types import Fraction
+from edge_runtime.types import Fraction, Sha256
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-Side = Annotated[int, msgspec.Meta(ge=1)]
+Pixels = Annotated[int, msgspec.Meta(ge=1)]
 Tag = Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,16}$")]  # one word of a DICOM code string
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 GATE_FRAMES = "gate/frames.json"  # in a bundle: the frames by which a device gates an engine by itself
 EXTERNAL_DATA = b"\n\x08location\x12"  # the key of an external tensor's file, as protobuf writes it
@@ -52,14 +51,10 @@ class InputSpec(Table, frozen=True):
 
 class OutputSpec(Table, frozen=True):
     mask: str | None = None  # None: the graph's first output
-    activation: Literal["none", "sigmoid", "softmax"] = (
-        "none"  # what is still to be applied to get probabilities
-    )
+    activation: Literal["none", "sigmoid", "softmax"] = "none"  # still to be applied to get probabilities
     labels: tuple[str, ...] | None = None  # without the background; None: class_1, class_2, ...
     presence: str | None = None  # output (1, 1): the picture shows this anatomy in its plane, 0 to 1
-    rotation: str | None = (
-        None  # output (1, 4): upright, turned by 90, 180, 270 degrees clockwise; probabilities
-    )
+    rotation: str | None = None  # output (1, 4): probabilities of 0, 90, 180, 270 degrees clockwise
     polarity: str | None = None  # output (1, 1): probability that black and white are exchanged
     outline: Literal["mask", "ellipse"] = "mask"  # what is shown of a part that is measured as an ellipse
 
@@ -74,7 +69,7 @@ class LimitSpec(Table, frozen=True):
     """Outside of these the model's word is withheld."""
 
     spacing_mm: tuple[float, float] | None = None
-    min_size_px: tuple[Side, Side] | None = None  # rows and columns of the region that is looked at
+    min_size_px: tuple[Pixels, Pixels] | None = None  # rows and columns of the region that is looked at
     max_aspect: Annotated[float, msgspec.Meta(ge=1)] | None = None  # its longer side over its shorter one
     min_presence: float = 0.0
     min_confidence: float = 0.0

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.codes import Hint, Reason, Status, status_of
+from edge_runtime.measure.lungs import LABELS
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Acquisition, Box, Edge, Mask, Side, Turn
 
-LABELS = ("lung_right", "lung_left")
 MIN_SHARE = 0.1  # of the larger lung: a smaller one is a scrap, not a lung
 
 # A lung that lies within this share of the side of an edge, over more than `MAX_CONTACT` of the square root of its
@@ -41,6 +41,7 @@ NOT_A_CHEST = frozenset(
 
 _SIDES: tuple[Side, Side] = ("right", "left")
 _TURNS: tuple[Turn, Turn, Turn] = (90, 180, 270)
+_MISSING: dict[Side, Reason] = {"right": Reason.LUNG_RIGHT_MISSING, "left": Reason.LUNG_LEFT_MISSING}
 _TURNED = {90: Reason.ROTATED_90, 180: Reason.ROTATED_180, 270: Reason.ROTATED_270}
 _CLIPPED: dict[Edge, tuple[Reason, Hint]] = {
     "top": (Reason.CLIPPED_TOP_EDGE, Hint.INCLUDE_TOP_EDGE),
@@ -82,11 +83,10 @@ def check(
 
 def reasons_of(found: Acquisition) -> tuple[Reason, ...]:
     """Why nothing may be measured in a picture that was taken so; () where it may."""
-    missing = {"right": Reason.LUNG_RIGHT_MISSING, "left": Reason.LUNG_LEFT_MISSING}
     return (
         *((_TURNED[found.rotation_deg],) if found.rotation_deg else ()),
         *((Reason.INVERTED_POLARITY,) if found.inverted else ()),
-        *(missing[side] for side in found.missing),
+        *(_MISSING[side] for side in found.missing),
         *(_CLIPPED[edge][0] for edge in found.clipped_edges),
     )
 

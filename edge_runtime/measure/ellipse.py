@@ -26,7 +26,7 @@ class Ellipse:
     semi_major: float  # a
     semi_minor: float  # b <= a
     angle_rad: (
-        float  # of the major axis, from along the rows (x) towards down (y), in (-pi/2, pi/2], physical
+        float  # of the major axis, from x (along the rows) towards y (down), physical, in (-pi/2, pi/2]
     )
     area: float  # of the mask itself, squared unit of `cell`
     cell: tuple[float, float]  # (row, column) size of a grid cell

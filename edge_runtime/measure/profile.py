@@ -25,6 +25,8 @@ from edge_runtime.types import Fraction, ProfileName, ProfileUsed, Sha256
 
 Finite = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Scale = Annotated[float, msgspec.Meta(gt=0, le=1e3)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class ForModel(Table, frozen=True):
@@ -55,12 +57,8 @@ class Grade(Table, frozen=True):
 class Width(Table, frozen=True):
     """Half an interval, in one of two ways."""
 
-    scale: Annotated[float, msgspec.Meta(gt=0, le=1e3)] | None = (
-        None  # of the model's own, whatever its shape
-    )
-    relative: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = (
-        None  # of the value, where the model has none
-    )
+    scale: Scale | None = None  # of the model's own, whatever its shape
+    relative: Share | None = None  # of the value, where the model has none
 
 
 class ProfileFile(Table, frozen=True):

@@ -26,11 +26,8 @@ SHOWN_BELOW = 70  # a lower score comes with the hint that would raise it
 BLANK_STD = 4.0  # grey levels
 BLANK_BIN = 0.98  # share of pixels of one grey level
 LIT_FROM = 5  # grey level from which a pixel shows tissue, not the black around the sector
-LIT_MEDIAN = (
-    5.0,
-    10.0,
-    20.0,
-)  # none, limit, good; HC18: least 10, 5th percentile 21; X-ray darkness is no fault
+# Each limit is (none, limit, good).
+LIT_MEDIAN = (5.0, 10.0, 20.0)  # HC18: least 10, 5th percentile 21; X-ray darkness is no fault
 NEAR_FIELD = (1.0, 0.75, 0.5)  # share of all grey in the top 15 % of rows; HC18: most 0.37, carotid 0.60
 OFF_CENTRE = (0.5, 0.4, 0.3)  # of the side; HC18 and X-ray: most 0.24, carotid 0.36; a hint, no reason
 
@@ -59,9 +56,7 @@ class Limits:
     max_aspect: float | None = None  # of the region's longer side over its shorter one; None: any
     min_presence: float = 0.0
     min_confidence: float = 0.0
-    plane_to_confirm: bool = (
-        False  # a person still has to confirm the plane: worth a hint when all else is well
-    )
+    plane_to_confirm: bool = False  # by a person: worth a hint when all else is well
     # A site's own (limit, good) by the names in `GRADED`, in place of the defaults of the modality.
     grades: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -227,10 +222,7 @@ def _mask_checks(mask: Mask, limits: Limits) -> list[_Check]:
     x, y, width, height = cv2.boundingRect(mask.labels)
     if width == 0:
         return [foreign, _Check(0, Hint.FIND_STRUCTURE, Reason.STRUCTURE_NOT_FOUND)]
-    least = (
-        min(confidence for confidence in mask.confidence if confidence > 0) if any(mask.confidence) else 0.0
-    )
-    content = mask.geometry.content
+    least, content = lowest_confidence(mask), mask.geometry.content
     full_h, full_w = content.size_hw
     beside = abs(x + width / 2 - (content.x0 + content.x1) / 2) / full_w
     above = abs(y + height / 2 - (content.y0 + content.y1) / 2) / full_h
@@ -239,6 +231,11 @@ def _mask_checks(mask: Mask, limits: Limits) -> list[_Check]:
         _Check(_grade(least, _upwards(limits.min_confidence)), Hint.FIND_STRUCTURE, Reason.LOW_CONFIDENCE),
         _Check(_grade(max(beside, above), OFF_CENTRE), Hint.CENTER_STRUCTURE),
     ]
+
+
+def lowest_confidence(mask: Mask) -> float:
+    """Of the labels that were found, what `min_confidence` is held against; 0 where none was."""
+    return min((confidence for confidence in mask.confidence if confidence > 0), default=0.0)
 
 
 def _standing_hint(frame: Frame, limits: Limits) -> Hint:

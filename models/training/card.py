@@ -6,29 +6,30 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.training.acquisition import CUT
 from models.training.recipe import Recipe
+from models.training.report import ENDPOINTS
+from models.training.statistics import COVERAGE, KEEP
 
 WRITTEN = Path(__file__).resolve().parent / "cards"
-SHOWN_FIRST = {"fetal_head": "head circumference", "vessel": "lumen area", "lungs": "area of the right lung"}
 
 
 def card_of(recipe: Recipe, results: dict[str, Any]) -> str:
     """The text of the card."""
-    parts = [(WRITTEN / f"{recipe.name}.md").read_text().rstrip("\n")]
-    parts += [
+    parts = [
+        (WRITTEN / f"{recipe.name}.md").read_text().rstrip("\n"),
         _splits(recipe, results),
         _accuracy(recipe, results),
         _folds(recipe, results),
         _bands(recipe, results),
-    ]
-    parts += [
         _acquisition(results),
         _intervals(results),
         _confidence(recipe, results),
         _foreign(results),
         _precision(results),
+        _speed(results),
+        _again(recipe, results),
     ]
-    parts += [_speed(results), _again(recipe, results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -64,47 +65,17 @@ ships."""
 
 
 def _accuracy(recipe: Recipe, results: dict[str, Any]) -> str:
-    test = results["test"]
-    dice, error, unit = test["dice"], test["error"], results["unit"]
-    name = SHOWN_FIRST[recipe.anatomy]
-    rows = [("all labels", *(f"{dice[key]:.4f}" for key in ("mean", "median", "p5", "worst")))]
-    if len(recipe.labels) > 1:
-        rows += [
-            (label, f"{mean:.4f}", "", "", "")
-            for label, mean in zip(recipe.labels, test["per_label"], strict=True)
-        ]
-    low, high = error["mae_interval"]
-    bias_low, bias_high = error["bias_interval"]
-    median_low, median_high = error["median_percent_interval"]
-    errors = [
-        ("mean absolute error", f"{error['mae']:.2f} {unit}", f"{low:.2f} to {high:.2f}"),
-        (
-            "median absolute error",
-            f"{error['median_percent']:.2f} %",
-            f"{median_low:.2f} to {median_high:.2f}",
-        ),
-        ("bias", f"{error['bias']:+.2f} {unit}", f"{bias_low:+.2f} to {bias_high:+.2f}"),
-        ("95th percentile", f"{error['p95']:.2f} {unit}", ""),
-        ("largest", f"{error['max']:.2f} {unit}", ""),
-        ("largest that is shown", f"{test['shown'].get('max', 0.0):.2f} {unit}", ""),
-    ]
+    test, unit, name = results["test"], results["unit"], ENDPOINTS[recipe.anatomy].words
     worst = [(row["name"], f"{row['dice']:.4f}", f"{row['error']:+.2f} {unit}") for row in test["worst"]]
-    again = (
-        ""
-        if not recipe.held_out
-        else f""" With the images in DATA the runtime gives these figures again:
-
-    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32"""
-    )
     return f"""## How accurate
 
 On the {test["images"]} images of the test split, withheld or not ({test["withheld"]} would be, in {test["nothing"]} nothing was found); Dice at the source's
 resolution, the {name} against the truth through the exact geometry, in the precision that ships (INT8) where it
-says so below and in FP32 here.{again}
+says so below and in FP32 here.{_runtime_again(recipe)}
 
-{table(("Dice", "mean", "median", "5th percentile", "worst"), rows)}
+{table(("Dice", "mean", "median", "5th percentile", "worst"), _dice_rows(recipe, test))}
 
-{table((name, "", "95 % interval (bootstrap over images)"), errors)}
+{table((name, "", "95 % interval (bootstrap over images)"), _error_rows(test, unit))}
 
 ![Bland-Altman](bland_altman.png)
 
@@ -113,33 +84,55 @@ The ten images of lowest Dice, by name (no picture of a patient is in this repos
 {table(("image", "Dice", f"error of the {name}"), worst)}"""
 
 
+def _runtime_again(recipe: Recipe) -> str:
+    if not recipe.held_out:
+        return ""
+    return f""" With the images in DATA the runtime gives these figures again:
+
+    edge-runtime evaluate --model {recipe.name} --data DATA --subjects models/{recipe.name}/test_subjects.txt --precision fp32"""
+
+
+def _dice_rows(recipe: Recipe, test: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = [("all labels", *(f"{test['dice'][key]:.4f}" for key in ("mean", "median", "p5", "worst")))]
+    if len(recipe.labels) > 1:
+        means = zip(recipe.labels, test["per_label"], strict=True)
+        rows += [(label, f"{mean:.4f}", "", "", "") for label, mean in means]
+    return rows
+
+
+def _error_rows(test: dict[str, Any], unit: str) -> list[tuple[str, str, str]]:
+    error, shown = test["error"], test["shown"]
+
+    def interval(name: str, form: str) -> str:
+        low, high = error[f"{name}_interval"]
+        return f"{low:{form}} to {high:{form}}"
+
+    return [
+        ("mean absolute error", f"{error['mae']:.2f} {unit}", interval("mae", ".2f")),
+        ("median absolute error", f"{error['median_percent']:.2f} %", interval("median_percent", ".2f")),
+        ("bias", f"{error['bias']:+.2f} {unit}", interval("bias", "+.2f")),
+        ("95th percentile", f"{error['p95']:.2f} {unit}", ""),
+        ("largest", f"{error['max']:.2f} {unit}", ""),
+        ("largest that is shown", f"{shown.get('max', 0.0):.2f} {unit}", ""),
+    ]
+
+
 def _folds(recipe: Recipe, results: dict[str, Any]) -> str:
     folds = results.get("folds")
     if not folds:
         return ""
-    unit, everything = results["unit"], folds["all"]
+    unit, named = results["unit"], [*enumerate(folds["each"], start=1), ("**all**", folds["all"])]
     rows = [
         (
-            k + 1,
-            fold["images"],
-            f"{fold['dice']['mean']:.4f}",
-            f"{fold['dice']['p5']:.4f}",
-            f"{fold['error']['mae']:.2f}",
-            f"{fold['error']['bias']:+.2f}",
+            name,
+            one["images"],
+            f"{one['dice']['mean']:.4f}",
+            f"{one['dice']['p5']:.4f}",
+            f"{one['error']['mae']:.2f}",
+            f"{one['error']['bias']:+.2f}",
         )
-        for k, fold in enumerate(folds["each"])
+        for name, one in named
     ]
-    dice, error = everything["dice"], everything["error"]
-    rows.append(
-        (
-            "**all**",
-            everything["images"],
-            f"{dice['mean']:.4f}",
-            f"{dice['p5']:.4f}",
-            f"{error['mae']:.2f}",
-            f"{error['bias']:+.2f}",
-        )
-    )
     return f"""### Five folds
 
 The recipe trained once a fold on all subjects of the others ({folds["steps"]} batches each, where the shipped weights
@@ -167,7 +160,7 @@ def _bands(recipe: Recipe, results: dict[str, Any]) -> str:
 All {results["held_out"]["images"]} images of tune, conformal and test: a band of the test
 split alone holds too few.
 
-{table((SHOWN_FIRST[recipe.anatomy], "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
+{table((ENDPOINTS[recipe.anatomy].words, "images", "Dice", f"mean absolute error, {unit}", "%", "bias, %"), rows)}"""
     groups = [
         (group, one["images"], f"{one['dice']['mean']:.4f}", f"{one['error']['mean_percent']:.2f}")
         for group, one in results.get("groups", {}).items()
@@ -191,7 +184,7 @@ def _acquisition(results: dict[str, Any]) -> str:
     return f"""## The acquisition check
 
 On the pictures of tune, conformal and test, as they are and changed by known amounts: turned clockwise, inverted, or
-with 15 % of the lungs' extent cut off at an edge of the image. Counted is what was said of just that; of pictures as
+with {100 * CUT:.0f} % of the lungs' extent cut off at an edge of the image. Counted is what was said of just that; of pictures as
 they are, that both lungs are in view, upright and not inverted, and no edge clipped (some of them are: lungs touch the
 border in about one in fourteen by their true masks).
 
@@ -214,7 +207,7 @@ def _intervals(results: dict[str, Any]) -> str:
         )
     return f"""## Intervals
 
-Split-conformal at 90 %, from the {results["conformal_images"]} shown images of the conformal split, by size where
+Split-conformal at {100 * COVERAGE:.0f} %, from the {results["conformal_images"]} shown images of the conformal split, by size where
 there were enough. Images of one subject count one by one. They hold for pictures like these on average: not for each
 scanner by itself. The last two columns are of the test split: the share inside with its exact binomial 95 %
 interval, and the median width of the whole interval.
@@ -232,7 +225,7 @@ def _confidence(recipe: Recipe, results: dict[str, Any]) -> str:
     return f"""## When it is unsure
 
 Images sorted by (1 - Soft Dice Confidence) times the value, which is what the model itself doubts: the area under the
-risk-coverage curve of the {SHOWN_FIRST[recipe.anatomy]} is {risk["aurc"]:.3f} {unit} on the images that were not trained
+risk-coverage curve of the {ENDPOINTS[recipe.anatomy].words} is {risk["aurc"]:.3f} {unit} on the images that were not trained
 on; the best possible order would give {risk["aurc_ideal"]:.3f}, no order {risk["aurc_without"]:.3f}. Of the
 {risk["large"]} errors {results["large_is"]}, {risk["large_in_last_tenth"]} are among the tenth of the images with the
 most doubt.
@@ -263,7 +256,7 @@ def _foreign(results: dict[str, Any]) -> str:
     return f"""## Foreign pictures
 
 A number is shown only where presence is at least {rule["min_presence"]:.3f} and the Soft Dice Confidence of the mask at
-least {rule["min_confidence"]:.3f}{fit}: chosen on the tune split so that at least 96 % of its images stay.
+least {rule["min_confidence"]:.3f}{fit}: chosen on the tune split so that at least {100 * KEEP:.0f} % of its images stay.
 Own images withheld by it: {withheld}.
 
 Frames for which a number would be shown by these limits alone; the runtime's other checks come on top:
@@ -298,12 +291,7 @@ def _speed(results: dict[str, Any]) -> str:
     speed = results.get("speed")
     if not speed:
         return ""
-    rows = [
-        (isa, name, f"{ms:.2f}")
-        for isa, one in speed.items()
-        if isinstance(one, dict)
-        for name, ms in one.items()
-    ]
+    rows = [(isa, name, f"{ms:.2f}") for isa, one in speed.items() for name, ms in one.items()]
     return f"""## Speed
 
 Milliseconds of one inference on one core, input already in place; medians of interleaved rounds on a shared x86

@@ -1,8 +1,7 @@
-"""Measures an exported model on the images it was not trained on, and chooses its limits and intervals.
+"""What an exported model says of images: of labelled ones that it was not trained on, and of foreign ones.
 
 Masks, measurements and Dice are those of the runtime itself, run without limits: `edge-runtime evaluate` gives the
-same numbers again. Limits are chosen on the tune split, intervals on the conformal split, both are reported on the
-test split. Knows nothing about torch.
+same numbers again. Chooses nothing and sums nothing up (`statistics.py`, `report.py`). Knows nothing about torch.
 """
 
 from __future__ import annotations
@@ -165,7 +164,7 @@ def cases_of(
 
 def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, list[Item]]]:
     """Each network in `built` that is judged, as ONNX, with the labelled images that it is judged on: all it had not
-    seen. Raises ConfigError where a fold's network is not there yet."""
+    seen. Raises ConfigError where one of them is not there yet."""
     items, splits = measured_items(recipe, root), recipe.splits
     if splits.refit and splits.folds:
         homes = {fold_home(built, number): subjects for number, subjects in enumerate(splits.folds)}
@@ -175,9 +174,17 @@ def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, l
         homes = {built: recipe.measured}
     for home, subjects in homes.items():
         if not (home / "model.onnx").is_file():
-            command = "folds NAME" if splits.folds else "train NAME --measured"
-            raise ConfigError(f"{home}/model.onnx: does not exist; run models.training.{command} first")
+            raise ConfigError(
+                f"{home}/model.onnx: does not exist; run python -m models.training.{_maker(recipe, home == built)} first"
+            )
         yield home / "model.onnx", [item for item in items if item.subject in subjects]
+
+
+def _maker(recipe: Recipe, ships: bool) -> str:
+    """The command that makes a network of the recipe: the one that ships, or the one it is judged by."""
+    if ships:
+        return f"ship {recipe.name}"
+    return f"folds {recipe.name}" if recipe.splits.folds else f"train {recipe.name} --measured"
 
 
 def foreign_frames(recipe: Recipe, root: Path) -> Iterator[tuple[str, str, Frame]]:

@@ -22,16 +22,14 @@ from models.training.data import data_root, fold_subjects, own_items
 from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
 from models.training.export import export_onnx
 from models.training.recipe import Recipe, SplitSpec, fold_home, read_recipe
-from models.training.report import ABOUT, EVERYTHING
-from models.training.statistics import describe
+from models.training.report import ENDPOINTS, EVERYTHING
+from models.training.statistics import UNLIMITED, describe
 from models.training.train import positive, train
-
-UNLIMITED = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
 
 
 def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     """Writes folds.json in `out`, and the networks beside it. Raises EdgeError."""
-    root, about = data_root(), ABOUT[recipe.anatomy]
+    root, endpoint = data_root(), ENDPOINTS[recipe.anatomy]
     training = msgspec.structs.replace(recipe.training, steps=steps)
     folds = fold_subjects(recipe, root)
     for number, held in enumerate(folds):
@@ -48,8 +46,8 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     everything = [case for cases in each for case in cases]
     found = {
         "steps": steps,
-        "each": [describe(cases, about.value, EVERYTHING, UNLIMITED) for cases in each],
-        "all": describe(everything, about.value, about.bands, UNLIMITED),
+        "each": [describe(cases, endpoint.value, EVERYTHING, UNLIMITED) for cases in each],
+        "all": describe(everything, endpoint.value, endpoint.bands, UNLIMITED),
     }
     (out / "folds.json").write_text(json.dumps(found, indent=1))
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own name
 
 CELL = 4  # pixels of the grid to a side of the finest layer's cell
-COARSEST = 16  # the same of the coarsest: sides of the grid are multiples of it
 
 
 class Output(NamedTuple):

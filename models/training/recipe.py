@@ -14,6 +14,7 @@ from edge_runtime.types import Fraction
 
 HOME = Path(__file__).resolve().parent / "recipes"
 MEASURED = "measured"  # below the folder of a refit: the network of the train split alone
+COARSEST = 16  # pixels of the grid to a side of the network's coarsest cell
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -190,8 +191,8 @@ def read_recipe(name_or_file: str) -> Recipe:
         raise ConfigError(
             f"{path}: [foreign] share is {recipe.foreign.share:g}, but [foreign.mix] names no kind"
         )
-    if any(side % 16 for side in recipe.network.grid_hw):
-        raise ConfigError(f"{path}: grid_hw {recipe.network.grid_hw}: want multiples of 16")
+    if any(side % COARSEST for side in recipe.network.grid_hw):
+        raise ConfigError(f"{path}: grid_hw {recipe.network.grid_hw}: want multiples of {COARSEST}")
     if recipe.vary.views and recipe.network.grid_hw[0] != recipe.network.grid_hw[1]:
         raise ConfigError(
             f"{path}: grid_hw {recipe.network.grid_hw}: want a square, since [vary] views turns it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,21 +38,31 @@ EVERYTHING: Bands = ((0.0, float("inf")),)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What of an anatomy the card is about."""
+class Endpoint:
+    """The one value of an anatomy that the card is about, and the values that get intervals."""
 
-    value: str  # the raw value whose error is reported
+    value: str  # its raw name, as `measure/anatomy.py` has it
+    words: str
     unit: str
     bands: Bands  # of its true value
     intervals: dict[str, bool]  # values that get an interval -> whether it is a ratio
-    relative: bool  # whether agreement is stated as a share of the value
-    large: Callable[[Case], bool]  # an error that must not be shown
-    large_is: str
+    relative: bool  # whether a difference is told as a share of the value
+    large: float  # an error that must not be shown, in `unit` or as a share
+
+    def is_large(self, case: Case) -> bool:
+        """Whether the value is too far off to be shown."""
+        return abs(case.error(self.value)) > self.large * (case.true[self.value] if self.relative else 1)
+
+    @property
+    def large_is(self) -> str:
+        """What a large error is, in words."""
+        return f"above {100 * self.large:g} %" if self.relative else f"above {self.large:g} {self.unit}"
 
 
-ABOUT = {
-    "fetal_head": Subject(
+ENDPOINTS = {
+    "fetal_head": Endpoint(
         value="head_circumference",
+        words="head circumference",
         unit="mm",
         bands=((0.0, 97.7), (97.7, 150.0), (150.0, 220.0), (220.0, 400.0)),
         intervals={
@@ -62,11 +72,11 @@ ABOUT = {
             "cephalic_index": True,
         },
         relative=False,
-        large=lambda case: abs(case.error("head_circumference")) > 5.0,
-        large_is="above 5 mm",
+        large=5.0,
     ),
-    "vessel": Subject(
+    "vessel": Endpoint(
         value="lumen_area_px",
+        words="lumen area",
         unit="px²",
         bands=((0.0, 11_000.0), (11_000.0, 12_500.0), (12_500.0, 1e9)),
         intervals={
@@ -75,11 +85,11 @@ ABOUT = {
             "lumen_diameter_minor_px": False,
         },
         relative=True,
-        large=lambda case: abs(case.error("lumen_area_px")) > 0.1 * case.true["lumen_area_px"],
-        large_is="above 10 %",
+        large=0.1,
     ),
-    "lungs": Subject(
+    "lungs": Endpoint(
         value="lung_area_right",
+        words="area of the right lung",
         unit="cm²",
         bands=((0.0, 185.0), (185.0, 225.0), (225.0, 1e9)),
         intervals={
@@ -89,8 +99,7 @@ ABOUT = {
             "lung_width": False,
         },
         relative=True,
-        large=lambda case: abs(case.error("lung_area_right")) > 0.05 * case.true["lung_area_right"],
-        large_is="above 5 %",
+        large=0.05,
     ),
 }
 
@@ -124,32 +133,32 @@ def look_at_all(recipe: Recipe, root: Path, built: Path) -> Seens:
 
 def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
     """The results, as JSON."""
-    about, cases = ABOUT[recipe.anatomy], seens.unseen
+    endpoint, cases = ENDPOINTS[recipe.anatomy], seens.unseen
     split = {name: [case for case in cases if case.split == name] for name in ("tune", "conformal", "test")}
     rule = choose_rule(
         [case.seen for case in split["tune"]], [seen for _, part, seen in seens.foreign if part == "train"]
     )
     calm = [case for case in split["conformal"] if shown(case.seen, rule)]
     told = [case for case in split["test"] if shown(case.seen, rule)]
-    described = {name: describe(of, about.value, EVERYTHING, rule) for name, of in split.items()}
+    described = {name: describe(of, endpoint.value, EVERYTHING, rule) for name, of in split.items()}
     return {
-        "unit": about.unit,
-        "relative": about.relative,
-        "large_is": about.large_is,
+        "unit": endpoint.unit,
+        "relative": endpoint.relative,
+        "large_is": endpoint.large_is,
         "splits": _counts(recipe, root),
         "rule": rule,
         **described,
-        "held_out": describe(cases, about.value, about.bands, rule),
-        "groups": _groups(cases, about, rule),
-        "risk": risk_coverage(cases, about.value, about.large),
+        "held_out": describe(cases, endpoint.value, endpoint.bands, rule),
+        "groups": _groups(cases, endpoint, rule),
+        "risk": risk_coverage(cases, endpoint.value, endpoint.is_large),
         "intervals": {
-            name: _interval(calm, told, name, about, ratio) for name, ratio in about.intervals.items()
+            name: _interval(calm, told, name, endpoint, ratio) for name, ratio in endpoint.intervals.items()
         },
         "conformal_images": len(calm),
         "conformal_subjects": len({case.subject for case in calm}),
         "foreign": foreign_rates(seens.foreign, rule),
         "agreement": {
-            name: agreement(seens.cases[REFERENCE], other, about.value, about.relative)
+            name: agreement(seens.cases[REFERENCE], other, endpoint.value, endpoint.relative)
             for name, other in seens.cases.items()
             if name != REFERENCE
         },
@@ -157,9 +166,9 @@ def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
 
 
 def _interval(
-    calm: Sequence[Case], told: Sequence[Case], name: str, about: Subject, ratio: bool
+    calm: Sequence[Case], told: Sequence[Case], name: str, endpoint: Endpoint, ratio: bool
 ) -> dict[str, Any]:
-    bands = about.bands if name == about.value else EVERYTHING
+    bands = endpoint.bands if name == endpoint.value else EVERYTHING
     half = half_widths(calm, name, bands, ratio)
     return {"half": half, "test": covered(told, name, half)}
 
@@ -175,16 +184,16 @@ def _counts(recipe: Recipe, root: Path) -> dict[str, dict[str, int]]:
     }
 
 
-def _groups(cases: Iterable[Case], about: Subject, rule: dict[str, float]) -> dict[str, Any]:
+def _groups(cases: Iterable[Case], endpoint: Endpoint, rule: dict[str, float]) -> dict[str, Any]:
     """By what meta.csv says of an image besides its name, place and size."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         if "tb" in case.row:
             groups.setdefault("signs of tuberculosis" if case.row["tb"] == "1" else "none", []).append(case)
-    return {name: describe(of, about.value, EVERYTHING, rule) for name, of in groups.items()}
+    return {name: describe(of, endpoint.value, EVERYTHING, rule) for name, of in groups.items()}
 
 
-def errors(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
-    """(true, found minus true) of a value, where one was found."""
+def true_and_error(cases: Iterable[Case], value: str) -> tuple[np.ndarray, np.ndarray]:
+    """The true values and found minus true, each (n,), of the images in which one was found."""
     pairs = np.array([(case.true[value], case.error(value)) for case in cases if value in case.seen.values])
     return pairs[:, 0], pairs[:, 1]

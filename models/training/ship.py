@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ from edge_runtime.infer.model import (
 )
 from edge_runtime.pipeline import build_pipeline
 from models.training.acquisition import acquisition_rates
-from models.training.card import SHOWN_FIRST, card_of
+from models.training.card import card_of
 from models.training.data import data_root, measured_items
 from models.training.drawing import bland_altman, risk_curve
 from models.training.evaluate import REFERENCE, cases_of, output_of
 from models.training.export import export_onnx, multiply_adds
 from models.training.recipe import Recipe, read_recipe
-from models.training.report import ABOUT, Seens, errors, look_at_all, report_of
+from models.training.report import ENDPOINTS, Seens, look_at_all, report_of, true_and_error
 from models.training.statistics import COVERAGE, agreement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,40 +103,55 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     root, model = data_root(), built / "model.onnx"
     export_onnx(recipe, built / "weights.pt", model)
     seens = look_at_all(recipe, root, built)
-    results = report_of(recipe, root, seens)
-    trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
-    results["training"] = {key: trained[key] for key in ("seconds", "steps", "seed")}
-    results["parameters"] = sum(
-        value.numel() for name, value in trained["network"].items() if "running" not in name
-    )
-    results["size_bytes"], results["gmac"] = model.stat().st_size, multiply_adds(model) / 1e9
+    results = report_of(recipe, root, seens) | _making(built, model)
     if recipe.anatomy == "lungs":
         results["acquisition"] = acquisition_rates(recipe, root, built)
-    folds = built / "folds.json"
-    if folds.is_file():
-        results["folds"] = json.loads(folds.read_text())
-    manifest = manifest_of(recipe, results)
-    kept = {}
-    if recipe.held_out:
-        kept["test_subjects.txt"] = _listed(recipe.splits.test)
-        kept["held_out_subjects.txt"] = _listed(recipe.held_out)
-    first = _quantized(recipe, manifest, model, built / "first", kept)
+    manifest, subjects = manifest_of(recipe, results), _subjects(recipe)
+    first = _quantized(recipe, manifest, model, built / "first", subjects)
     results["agreement"]["openvino_int8"] = _int8(recipe, root, first, seens)
     results["speed"] = _speed(first)
     (built / "evaluation.json").write_text(json.dumps(results, indent=1))
-    about, name = ABOUT[recipe.anatomy], SHOWN_FIRST[recipe.anatomy]
-    true, error = errors(seens.unseen, about.value)
-    kept |= {
-        "CARD.md": card_of(recipe, results).encode(),
-        "bland_altman.png": bland_altman(true, error, name, about.unit),
-        "risk_coverage.png": risk_curve(results["risk"], name, about.unit),
-    }
-    last = _with(first, built / "bundle", kept)
+    last = _with(first, built / "bundle", subjects | _card(recipe, results, seens))
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(last, to)
     said = ROOT / "calibration" / recipe.name / "recipe.toml"
     said.parent.mkdir(parents=True, exist_ok=True)
     said.write_text(manifest_toml(manifest))
+
+
+def _making(built: Path, model: Path) -> dict[str, Any]:
+    """How the network was trained, how large it is, and what its folds said where there are some."""
+    trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
+    parameters = (value for name, value in trained["network"].items() if "running" not in name)
+    folds = built / "folds.json"
+    return {
+        "training": {key: trained[key] for key in ("seconds", "steps", "seed")},
+        "parameters": sum(value.numel() for value in parameters),
+        "size_bytes": model.stat().st_size,
+        "gmac": multiply_adds(model) / 1e9,
+        **({"folds": json.loads(folds.read_text())} if folds.is_file() else {}),
+    }
+
+
+def _subjects(recipe: Recipe) -> dict[str, bytes]:
+    """The lists by which a figure of the card can be measured again; none where nobody was held out."""
+    if not recipe.held_out:
+        return {}
+    return {
+        "test_subjects.txt": _listed(recipe.splits.test),
+        "held_out_subjects.txt": _listed(recipe.held_out),
+    }
+
+
+def _card(recipe: Recipe, results: dict[str, Any], seens: Seens) -> dict[str, bytes]:
+    """The card and its plots."""
+    endpoint = ENDPOINTS[recipe.anatomy]
+    true, error = true_and_error(seens.unseen, endpoint.value)
+    return {
+        "CARD.md": card_of(recipe, results).encode(),
+        "bland_altman.png": bland_altman(true, error, endpoint.words, endpoint.unit),
+        "risk_coverage.png": risk_curve(results["risk"], endpoint.words, endpoint.unit),
+    }
 
 
 def _quantized(recipe: Recipe, manifest: Manifest, model: Path, out: Path, keep: dict[str, bytes]) -> Path:
@@ -162,13 +178,10 @@ def _listed(subjects: Iterable[str]) -> bytes:
 def _int8(recipe: Recipe, root: Path, bundle: Path, seens: Seens) -> dict[str, Any]:
     """How far the bundle's INT8 graph is from FP32 on everything that was not trained on."""
     model = load_model(str(bundle))
-    pipeline = build_pipeline(model, open_backend(model, "openvino", "int8", 1))
-    try:
+    with closing(build_pipeline(model, open_backend(model, "openvino", "int8", 1))) as pipeline:
         cases = cases_of(recipe, root, {"int8": pipeline}, measured_items(recipe, root))["int8"]
-    finally:
-        pipeline.close()
-    about = ABOUT[recipe.anatomy]
-    return agreement(seens.cases[REFERENCE], cases, about.value, about.relative)
+    endpoint = ENDPOINTS[recipe.anatomy]
+    return agreement(seens.cases[REFERENCE], cases, endpoint.value, endpoint.relative)
 
 
 def _speed(bundle: Path) -> dict[str, dict[str, float]]:

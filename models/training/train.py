@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.measure.anatomy import ELLIPTIC
 from models.training.data import Stored, data_root, load_training
 from models.training.examples import Example, Examples
 from models.training.export import export_onnx
@@ -34,7 +35,6 @@ from models.training.recipe import MEASURED, Recipe, TrainSpec, read_recipe
 
 EVERY = 250  # batches between two checkpoints, and lines of the log
 DECAY = 0.998  # of the moving average, once it has run for a while
-ELLIPTIC = ("fetal_head", "vessel")
 
 
 @dataclass

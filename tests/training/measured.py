@@ -10,8 +10,8 @@ import numpy as np
 
 from models.training.evaluate import RUNTIMES, Case, Seen
 from models.training.recipe import Recipe, SplitSpec, read_recipe
-from models.training.report import ABOUT, EVERYTHING, Seens, report_of
-from models.training.statistics import agreement, describe
+from models.training.report import ENDPOINTS, EVERYTHING, Seens, report_of
+from models.training.statistics import UNLIMITED, agreement, describe
 
 SPLITS = {"train": 40, "tune": 30, "conformal": 60, "test": 50}  # images, each a subject of its own
 _MIDDLE = {
@@ -39,35 +39,36 @@ def results_of(recipe: Recipe, root: Path) -> dict[str, Any]:
     cases = {name: _cases(recipe, number) for number, name in enumerate(RUNTIMES)}
     seens = Seens(cases["openvino_fp32"], cases, _foreign(recipe))
     results = report_of(recipe, root, seens)
-    about, reference = ABOUT[recipe.anatomy], seens.cases["openvino_fp32"]
+    endpoint, reference = ENDPOINTS[recipe.anatomy], seens.cases["openvino_fp32"]
     results["agreement"]["openvino_int8"] = agreement(
-        reference, _cases(recipe, 5), about.value, about.relative
+        reference, _cases(recipe, 5), endpoint.value, endpoint.relative
     )
     results["training"] = {"seconds": 2400.0, "steps": 6000, "seed": 1}
     results |= {"parameters": 900_000, "size_bytes": 3_700_000, "gmac": 0.61}
     results["speed"] = {"all": {"openvino int8": 1.5}, "AVX2-VNNI at most": {"openvino int8": 2.5}}
     if recipe.anatomy == "lungs":
         results["acquisition"] = {"as it is": [99, 110], "turned by 90": [110, 110]}
-    unlimited = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
-    each = [describe(reference[k::5], about.value, EVERYTHING, unlimited) for k in range(5)]
+    each = [describe(reference[k::5], endpoint.value, EVERYTHING, UNLIMITED) for k in range(5)]
     results["folds"] = {
         "steps": 4000,
         "each": each,
-        "all": describe(reference, about.value, about.bands, unlimited),
+        "all": describe(reference, endpoint.value, endpoint.bands, UNLIMITED),
     }
     return results
 
 
 def _cases(recipe: Recipe, seed: int) -> list[Case]:
-    about = ABOUT[recipe.anatomy]
+    endpoint = ENDPOINTS[recipe.anatomy]
     rng = np.random.default_rng(3)
     stray = np.random.default_rng(seed)
     found = []
     for split in ("tune", "conformal", "test"):
         for k in range(SPLITS[split]):
-            true = {name: float(rng.uniform(*_MIDDLE.get(name, (50.0, 90.0)))) for name in about.intervals}
+            true = {name: float(rng.uniform(*_MIDDLE.get(name, (50.0, 90.0)))) for name in endpoint.intervals}
             error = rng.normal(0, 0.02, len(true)) + stray.normal(0, 1e-4, len(true))
-            values = {name: value * (1 + e) for (name, value), e in zip(true.items(), error, strict=True)}
+            values = {
+                name: float(value * (1 + e)) for (name, value), e in zip(true.items(), error, strict=True)
+            }
             dice = tuple(float(one) for one in rng.uniform(0.93, 0.99, len(recipe.labels)))
             fit = 1.0 if recipe.anatomy == "lungs" else float(rng.uniform(0.93, 0.99))
             what = Seen(float(rng.uniform(0.9, 1)), float(rng.uniform(0.9, 0.99)), fit, values, dice)
@@ -77,7 +78,7 @@ def _cases(recipe: Recipe, seed: int) -> list[Case]:
 
 
 def _foreign(recipe: Recipe) -> list[tuple[str, str, Seen]]:
-    value = {ABOUT[recipe.anatomy].value: 100.0}
+    value = {ENDPOINTS[recipe.anatomy].value: 100.0}
     return [
         (kind, split, Seen(presence, 0.9, 0.95, value))
         for kind in ("abdomen", "echo")

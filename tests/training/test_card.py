@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -89,6 +90,11 @@ def test_the_card_of_a_refit_says_who_was_measured_and_names_no_figures_to_get_a
     card = card_of(msgspec.structs.replace(recipe, splits=folded), results)
     assert "the network that ships was trained on all of them" in card
     assert again not in card
+
+
+def test_the_results_can_be_kept_as_json(made: tuple[Recipe, Any]) -> None:
+    _, results = made
+    assert json.loads(json.dumps(results))["held_out"] == results["held_out"]
 
 
 def test_limits_come_from_tune_and_intervals_from_conformal(made: tuple[Recipe, Any]) -> None:

@@ -13,11 +13,11 @@ from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import LimitSpec, Model, load_model
 from edge_runtime.pipeline import Pipeline, build_pipeline
-from edge_runtime.types import Frame, Spacing
+from edge_runtime.types import Acquisition, Frame, Spacing
 from models.training import evaluate, statistics
-from models.training.acquisition import CUT, _variants
+from models.training.acquisition import CUT, Variant, is_said, variants
 from models.training.recipe import read_recipe
-from models.training.report import ABOUT
+from models.training.report import ENDPOINTS
 
 LIMITS = {
     Reason.FOREIGN_IMAGE,
@@ -74,7 +74,7 @@ def test_a_limit_parts_the_same_pictures_here_and_in_the_runtime(head: Model, un
 def test_a_picture_of_nothing_has_no_value(unlimited: Pipeline) -> None:
     seen = evaluate.look(unlimited, evaluate.frame_of(np.zeros((540, 800), np.uint8), "black"))
     assert seen.values == {}
-    assert not statistics.shown(seen, {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0})
+    assert not statistics.shown(seen, statistics.UNLIMITED)
 
 
 def ellipse(centre: tuple[int, int], a: int, b: int) -> np.ndarray:
@@ -98,14 +98,14 @@ def test_the_true_values_of_a_drawn_head_are_its_own() -> None:
 @pytest.mark.parametrize("name", ["carotid", "fetal_head", "lungs"])
 def test_every_value_that_gets_an_interval_is_measured(name: str) -> None:
     recipe = read_recipe(name)
-    about = ABOUT[recipe.anatomy]
+    endpoint = ENDPOINTS[recipe.anatomy]
     labels = ellipse((90, 95), 40, 70).astype(np.uint8)
     if len(recipe.labels) == 2:
         labels[ellipse((200, 95), 40, 70)] = 2
-    values = evaluate.true_values(recipe, labels, None if about.value.endswith("_px") else MM, {})
-    assert set(about.intervals) <= set(values)
-    assert about.value in about.intervals
-    assert {MeasurementName(value.removesuffix("_px")).value for value in about.intervals}
+    values = evaluate.true_values(recipe, labels, None if endpoint.value.endswith("_px") else MM, {})
+    assert set(endpoint.intervals) <= set(values)
+    assert endpoint.value in endpoint.intervals
+    assert {MeasurementName(value.removesuffix("_px")).value for value in endpoint.intervals}
 
 
 def test_pictures_for_the_acquisition_check_are_turned_inverted_and_cut_by_known_amounts() -> None:
@@ -113,7 +113,7 @@ def test_pictures_for_the_acquisition_check_are_turned_inverted_and_cut_by_known
     labels[20:120, 20:60], labels[20:120, 80:120] = 1, 2
     pixels = np.where(labels > 0, np.uint8(90), np.uint8(10))
     pixels[0, 0] = 200  # top left
-    made = dict(_variants(pixels, labels))
+    made = {variant.what: variant.pixels for variant in variants(pixels, labels)}
     assert [int(np.argwhere(made[f"turned by {angle}"] == 200).sum()) for angle in (90, 180, 270)] == [
         199,  # top right
         199 + 159,  # bottom right
@@ -125,3 +125,24 @@ def test_pictures_for_the_acquisition_check_are_turned_inverted_and_cut_by_known
     assert made["cut at the bottom"].shape == (119 - down, 160)
     assert made["cut at the left"].shape == (200, 160 - 20 - across)
     assert made["cut at the right"].shape == (200, 119 - across)
+
+
+def test_of_each_picture_only_what_was_done_to_it_counts_as_said() -> None:
+    black = np.zeros((4, 4), np.uint8)
+    done = [
+        Variant("as it is", black),
+        Variant("turned by 90", black, turned=90),
+        Variant("inverted", black, inverted=True),
+        Variant("cut at the top", black, cut="top"),
+    ]
+    whole = Acquisition(
+        both_lungs=True, missing=(), clipped_edges=(), rotation_deg=0, inverted=False, ok=True
+    )
+    said = [
+        whole,
+        msgspec.structs.replace(whole, rotation_deg=90),
+        msgspec.structs.replace(whole, inverted=True),
+        msgspec.structs.replace(whole, clipped_edges=("top",)),
+    ]
+    for number, variant in enumerate(done):
+        assert [is_said(found, variant) for found in said] == [k == number for k in range(4)], variant.what

@@ -149,7 +149,7 @@ def test_the_curve_ends_with_all_images_at_their_mean_error() -> None:
 
 @settings(deadline=None)
 @given(st.lists(some_seen, min_size=1, max_size=120), st.lists(some_seen, max_size=20))
-def test_the_rule_keeps_98_of_100_tune_images(tune: list[Seen], foreign: list[Seen]) -> None:
+def test_the_rule_keeps_96_of_100_tune_images(tune: list[Seen], foreign: list[Seen]) -> None:
     rule = statistics.choose_rule(tune, foreign)
     assert sum(statistics.shown(one, rule) for one in tune) >= 0.96 * len(tune)
     assert 0 <= rule["min_presence"] <= 0.95

@@ -189,10 +189,12 @@ def test_a_refit_is_judged_by_a_network_that_was_not_trained_on_the_other_splits
 ) -> None:
     out, whole = tmp_path / "out", refit(recipe)
     with pytest.raises(
-        ConfigError, match=r"measured/model\.onnx: does not exist; run .*train NAME --measured"
+        ConfigError, match=r"measured/model\.onnx: does not exist; run .*\.train tiny --measured first"
     ):
         list(unseen_by(whole, data_root(), out))
     train.train_measured(whole, out)
+    with pytest.raises(ConfigError, match=r"out/model\.onnx: does not exist; run .*\.ship tiny first"):
+        list(unseen_by(whole, data_root(), out))
     train.train(whole, out)
     began = [line["training on"]["own"] for line in logged(capsys.readouterr().out) if "training on" in line]
     assert began == [10, 14]
@@ -210,7 +212,7 @@ def test_a_refit_with_folds_is_judged_by_each_of_them_on_its_own_subjects(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     out, whole = tmp_path / "out", refit(recipe, ("00", "01", "02", "05"), ("03", "04", "06", "07"))
-    with pytest.raises(ConfigError, match=r"fold_0/model\.onnx: does not exist; run .*folds NAME"):
+    with pytest.raises(ConfigError, match=r"fold_0/model\.onnx: does not exist; run .*\.folds tiny first"):
         list(unseen_by(whole, data_root(), out))
     folds.cross_validate(whole, out, steps=1, workers=0)
     judged = {

@@ -59,7 +59,7 @@ def calibrate(options: Options, progress: Callable[[str], None] | None = None) -
     finally:
         pipeline.close()
     accepted = _accepted(reading, options.frames)
-    standing = limits.standing_limits(pipeline.limits.ultrasound, _gated(pipeline))
+    standing = limits.standing_limits(pipeline.limits.ultrasound, _models_gate(pipeline))
     found = limits.find(
         [one.numbers for one in accepted], [one.subject for one in accepted], standing, options.target
     )
@@ -146,7 +146,7 @@ def _file(
     )
 
 
-def _gated(pipeline: Pipeline) -> dict[str, float]:
+def _models_gate(pipeline: Pipeline) -> dict[str, float]:
     """The model's own gate: presence only where it has one, shape only of ellipses."""
     manifest = pipeline.model.manifest
     asked = {"presence": manifest.output.presence is not None, "ellipse_iou": manifest.anatomy in ELLIPTIC}

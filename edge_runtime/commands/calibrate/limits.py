@@ -19,11 +19,7 @@ from numpy.typing import NDArray
 from edge_runtime.measure.conformal import exact_range
 from edge_runtime.measure.quality import GRADED, default_limits
 
-GATED = (
-    "presence",
-    "confidence",
-    "ellipse_iou",
-)  # more is better, and less than the model's own is never enough
+GATED = ("presence", "confidence", "ellipse_iou")  # less than the model's own is never enough
 UNCOUNTED = ("near_field",)  # gives a hint and no reason
 STRICTEST = {"saturated": 0.005}  # a few burnt-out pixels, a caliper or a logo, are no fault anywhere
 ULTRASOUND_ONLY = ("lit_median", "near_field")
@@ -107,9 +103,7 @@ class _Rule:
         table = table[:, self.counted]
         ordered = np.sort(table, axis=0)
         as_bad = [np.searchsorted(ordered[:, k], table[:, k], "right") - 1 for k in range(table.shape[1])]
-        lowest = np.sort(
-            np.min(as_bad, axis=0)
-        )  # of each frame: how few others are as bad, in its worst number
+        lowest = np.sort(np.min(as_bad, axis=0))  # how few others are as bad as a frame, in its worst number
         return int(lowest[min(self.allowed, len(table) - 1)])
 
     def limits(self, table: NDArray[np.float64]) -> NDArray[np.float64]:

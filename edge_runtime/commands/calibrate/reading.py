@@ -17,7 +17,7 @@ from edge_runtime.errors import CalibrationError, ConfigError
 from edge_runtime.frames.source import open_source
 from edge_runtime.measure.anatomy import ELLIPTIC, labels_of, measured_values
 from edge_runtime.measure.ellipse import own_overlap
-from edge_runtime.measure.quality import GRADED, look
+from edge_runtime.measure.quality import GRADED, look, lowest_confidence
 from edge_runtime.pictures import read_truth, whole_mask
 from edge_runtime.pipeline import Pipeline, Result
 from edge_runtime.types import BadFrame, Frame, Mask
@@ -70,7 +70,7 @@ def read(
         subject = frame.origin.subject or frame.origin.study_uid
         known = known or subject is not None
         truth = None if labels is None else _truth(labels, frame, pipeline, published)
-        seen.append(_see(frame, subject or f"{frame.origin.name}", truth, pipeline))
+        seen.append(_see(frame, subject or frame.origin.name, truth, pipeline))
         if progress is not None:
             progress(f"{len(seen)} frames")
     if missing:
@@ -142,7 +142,7 @@ def _see(frame: Frame, subject: str, truth: dict[str, float] | None, pipeline: P
     numbers = {name: float(getattr(picture, name)) for name in GRADED}
     values: dict[str, float] = {}
     if result.found is not None:  # what was measured: `mask` may be the ellipses that are shown in its place
-        numbers |= _gated(result.found, pipeline.model.manifest.anatomy)
+        numbers |= _gate_numbers(result.found, pipeline.model.manifest.anatomy)
         values = measured_values(pipeline.model.manifest.anatomy, result.found, frame.spacing)
     return Seen(
         f"{frame.origin.name} frame {frame.index}", subject, numbers, _withheld(result), values, truth
@@ -165,10 +165,9 @@ def models_own(pipeline: Pipeline) -> dict[str, float]:
     }
 
 
-def _gated(mask: Mask, anatomy: str) -> dict[str, float]:
-    """What the limits of a model are held against (`quality._mask_checks`, `measure`)."""
-    sure = [confidence for confidence in mask.confidence if confidence > 0]
-    numbers = {"presence": mask.presence, "confidence": min(sure, default=0.0)}
+def _gate_numbers(mask: Mask, anatomy: str) -> dict[str, float]:
+    """What the limits of a model are held against, by the names of `limits.GATED`."""
+    numbers = {"presence": mask.presence, "confidence": lowest_confidence(mask)}
     if anatomy in ELLIPTIC:
         cell = (mask.geometry.step_y, mask.geometry.step_x)
         numbers["ellipse_iou"] = own_overlap(mask.of(mask.names[0]), cell)

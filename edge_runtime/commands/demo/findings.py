@@ -121,20 +121,19 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 def measured(findings: Sequence[Finding], true_mm: float) -> Measured | None:
     """The finding with the median circumference; None when no finding has one."""
-    values = [(one.value, one) for finding in findings if (one := circumference(finding)) is not None]
-    if not values:
+    heads = [one for finding in findings if (one := circumference(finding)) is not None]
+    chosen = middle(findings, MeasurementName.HEAD_CIRCUMFERENCE)
+    median = None if chosen is None else circumference(chosen)
+    if median is None or median.value is None:
         return None
-    ordered = [one for _, one in sorted(values, key=lambda pair: pair[0] or 0.0)]
-    median = ordered[len(ordered) // 2]
-    assert median.value is not None
     return Measured(
         true_mm=true_mm,
         value_mm=median.value,
         interval_mm=median.interval or (median.value, median.value),
         status=median.status,
         reasons=[reason.value for reason in median.reasons],
-        values=len(ordered),
-        inside=sum(covers(one, true_mm) for one in ordered),
+        values=len(heads),
+        inside=sum(covers(one, true_mm) for one in heads),
     )
 
 

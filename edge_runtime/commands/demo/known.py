@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from edge_runtime.commands.selftest.frames import PHANTOMS
+from edge_runtime.commands.selftest.frames import tolerances as tolerances_of
 from edge_runtime.infer.model import load_model
 from edge_runtime.types import Finding
 
@@ -52,10 +52,8 @@ def held_against(finding: Finding, true: Mapping[str, float], tolerance: Mapping
 
 
 def tolerances(model: str) -> dict[str, float]:
-    """By measurement, as a share of the truth: the model's own, else its anatomy's. Raises ConfigError."""
-    manifest = load_model(model).manifest
-    phantoms = PHANTOMS.get(manifest.anatomy)
-    return {**(phantoms.tolerance if phantoms else {}), **manifest.selftest.relative}
+    """Those of the selftest for a model by its name, as a share of the truth. Raises ConfigError."""
+    return tolerances_of(load_model(model).manifest)
 
 
 def complaints(what: str, values: Sequence[Known]) -> list[str]:

@@ -336,13 +336,13 @@ class Show:
         if self.progress is not None:
             self.progress("")
         shown = self.shown
-        last, others = next(iter(shown.models.values()), None), list(shown.models.values())[1:]
+        first, others = next(iter(shown.models.values()), None), list(shown.models.values())[1:]
         report = DemoReport(
             ok=not self.problems,
             seconds=round(seconds, 1),
-            model=last.model if last else "none",
-            precision=last.precision if last else "none",
-            backend=last.backend if last else "none",
+            model=first.model if first else "none",
+            precision=first.precision if first else "none",
+            backend=first.backend if first else "none",
             others=[f"{other.model}, {other.precision} on {other.backend}" for other in others],
             live=shown.live,
             phantom=shown.phantom,

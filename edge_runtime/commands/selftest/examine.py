@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from edge_runtime import clock
 from edge_runtime.build.gate_frames import has_gate_set, load_gate_set
-from edge_runtime.build.readings import as_held, read_frames, rows_of
+from edge_runtime.build.readings import Row, as_held, read_frames, rows_of
 from edge_runtime.codes import SourceKind, Status
-from edge_runtime.commands.selftest.frames import PHANTOMS, Case, cases
-from edge_runtime.commands.selftest.report import Check, Stage, State
+from edge_runtime.commands.selftest.frames import PHANTOMS, Case, cases, tolerances
+from edge_runtime.commands.selftest.report import Check, failed, passed, skipped
 from edge_runtime.errors import EdgeError, FrameError, JournalError
 from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.frames.source import Closeable
+from edge_runtime.infer.model import GateSpec
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.reporting import Reporter, maker_for
 from edge_runtime.stream import Stream
@@ -48,8 +49,8 @@ def examine(pipeline: Pipeline, state: Path | None) -> tuple[list[Check], float 
     try:
         shown = cases(manifest.anatomy, next(iter(manifest.modality), None))
     except EdgeError as exc:
-        return [_failed("source", "the phantom frames", str(exc))], None
-    checks.append(_ok("source", f"{len(shown)} phantom frames and patterns, drawn and read"))
+        return [failed("source", "the phantom frames", str(exc))], None
+    checks.append(passed("source", f"{len(shown)} phantom frames and patterns, drawn and read"))
     frame_ms: float | None = None
     try:
         checks += _infer(pipeline, shown)
@@ -59,7 +60,7 @@ def examine(pipeline: Pipeline, state: Path | None) -> tuple[list[Check], float 
         frame_ms = _frame_ms(pipeline, shown[0].frame)
         checks.append(_speed(frame_ms, manifest.selftest.max_frame_ms))
     except EdgeError as exc:
-        checks.append(_failed("infer", "an answer for every frame", str(exc)))
+        checks.append(failed("infer", "an answer for every frame", str(exc)))
     return checks, frame_ms
 
 
@@ -76,13 +77,11 @@ def _infer(pipeline: Pipeline, shown: Sequence[Case]) -> Iterator[Check]:
     others = [answer for answer, frame in zip(answers, given, strict=True) if frame is other]
     wanted = "for the same frame the same answer, for another frame another"
     if len(set(firsts)) > 1 or len(set(others)) > 1:
-        yield _failed(
-            "infer", wanted, f"{len(set(firsts + others))} answers to 2 frames: not its own frame's"
-        )
+        yield failed("infer", wanted, f"{len(set(firsts + others))} answers to 2 frames: not its own frame's")
     elif firsts[0] == others[0]:
-        yield _failed("infer", wanted, "one answer to both")
+        yield failed("infer", wanted, "one answer to both")
     else:
-        yield _ok("infer", f"{len(given)} inferences over {slots} slots, each the answer to its own frame")
+        yield passed("infer", f"{len(given)} inferences over {slots} slots, each the answer to its own frame")
 
 
 def _answer(pipeline: Pipeline, frame: Frame) -> bytes:
@@ -110,8 +109,8 @@ def _not_a_number(pipeline: Pipeline, frame: Frame) -> Check:
     try:
         pipeline.postprocess.read(outputs, flight.geometry)
     except FrameError:
-        return _ok("postprocess", "an answer that is not a number is refused")
-    return _failed("postprocess", "an answer that is not a number refused", "a mask of it")
+        return passed("postprocess", "an answer that is not a number is refused")
+    return failed("postprocess", "an answer that is not a number refused", "a mask of it")
 
 
 # ---------------------------------------------------------------- to the disk and back
@@ -136,32 +135,32 @@ class _Shown(Closeable):
 def _findings(pipeline: Pipeline, shown: Sequence[Case], state: Path | None) -> Iterator[Check]:
     """The frames through the product's own stream into a journal; what is read back is judged."""
     if state is None:
-        yield _skipped("finding", "nowhere to record")
+        yield skipped("finding", "nowhere to record")
         return
     try:
         reported = _record(pipeline, shown, state)
         kept = _read_back(state)
     except JournalError as exc:
-        yield _failed("journal", "findings that are committed and read back", str(exc))
+        yield failed("journal", "findings that are committed and read back", str(exc))
         return
     if kept != reported:
         same = sum(ours == theirs for ours, theirs in zip(kept, reported, strict=False))
-        yield _failed(
+        yield failed(
             "journal", f"{len(reported)} findings read back as they were reported", f"{same} of them"
         )
         return
-    yield _ok("journal", f"{len(kept)} findings committed, synchronised, and read back byte for byte")
+    yield passed("journal", f"{len(kept)} findings committed, synchronised, and read back byte for byte")
     found = [msgspec.json.decode(line, type=Finding) for line in kept]
     if len(found) != len(shown):
-        yield _failed("finding", f"{len(shown)} findings", str(len(found)))
+        yield failed("finding", f"{len(shown)} findings", str(len(found)))
         return
     yield from _values(pipeline, shown, found)
     yield _no_numbers(shown, found)
     first, again = canonical(found[0]), canonical(found[-1])
     if first == again:
-        yield _ok("finding", "the same frame twice gives the same bytes")
+        yield passed("finding", "the same frame twice gives the same bytes")
     else:
-        yield _failed("finding", "for the same frame the same bytes", "a finding that differs")
+        yield failed("finding", "for the same frame the same bytes", "a finding that differs")
 
 
 def _record(pipeline: Pipeline, shown: Sequence[Case], state: Path) -> list[bytes]:
@@ -189,11 +188,10 @@ def _read_back(state: Path) -> list[bytes]:
 def _values(pipeline: Pipeline, shown: Sequence[Case], found: Sequence[Finding]) -> Iterator[Check]:
     """Every value whose truth is known, against the tolerance of the model."""
     manifest = pipeline.model.manifest
-    phantoms = PHANTOMS.get(manifest.anatomy)
-    if phantoms is None:
-        yield _skipped("measure", f"no phantom of {manifest.anatomy}: its values were held against nothing")
+    if manifest.anatomy not in PHANTOMS:
+        yield skipped("measure", f"no phantom of {manifest.anatomy}: its values were held against nothing")
         return
-    limits = {**phantoms.tolerance, **manifest.selftest.relative}
+    limits = tolerances(manifest)
     worst, count = 0.0, 0
     for case, finding in zip(shown, found, strict=True):
         values = {measurement.name.value: measurement for measurement in finding.measurements}
@@ -206,13 +204,15 @@ def _values(pipeline: Pipeline, shown: Sequence[Case], found: Sequence[Finding])
             wanted = f"{name.replace('_', ' ')} {truth:g} within {100 * limit:g} % ({case.what})"
             if value is None:
                 why = ", ".join(reason.value for reason in finding.reasons) or "no such value"
-                yield _failed("measure", wanted, f"withheld: {why}")
+                yield failed("measure", wanted, f"withheld: {why}")
             elif not abs(value / truth - 1) <= limit:  # also NaN
-                yield _failed("measure", wanted, f"{value:.2f}, {100 * (value / truth - 1):+.1f} %")
+                yield failed("measure", wanted, f"{value:.2f}, {100 * (value / truth - 1):+.1f} %")
             else:
                 worst, count = max(worst, abs(value / truth - 1)), count + 1
     if count:
-        yield _ok("measure", f"{count} known values within their tolerance, at most {100 * worst:.2f} % off")
+        yield passed(
+            "measure", f"{count} known values within their tolerance, at most {100 * worst:.2f} % off"
+        )
 
 
 def _no_numbers(shown: Sequence[Case], found: Sequence[Finding]) -> Check:
@@ -220,10 +220,8 @@ def _no_numbers(shown: Sequence[Case], found: Sequence[Finding]) -> Check:
     nothing = [(case, finding) for case, finding in zip(shown, found, strict=True) if case.known is None]
     wrong = [case.what for case, finding in nothing if finding.status is not Status.WITHHELD]
     if wrong:
-        return _failed(
-            "finding", "no number where there is nothing to measure", f"one of: {', '.join(wrong)}"
-        )
-    return _ok("finding", f"{', '.join(case.what for case, _ in nothing)}: no number")
+        return failed("finding", "no number where there is nothing to measure", f"one of: {', '.join(wrong)}")
+    return passed("finding", f"{', '.join(case.what for case, _ in nothing)}: no number")
 
 
 # ---------------------------------------------------------------- the gate's frames, and the time
@@ -233,37 +231,41 @@ def _gate(pipeline: Pipeline) -> Iterator[Check]:
     """A few of the frames by which engines are accepted, against what fp32 said of them."""
     model = pipeline.model
     if not has_gate_set(model):
-        yield _skipped("gate", "the model has no gate frames")
+        yield skipped("gate", "the model has no gate frames")
         return
     try:
         kept = load_gate_set(model)
     except EdgeError as exc:
-        yield _failed("gate", "its gate frames", str(exc))
+        yield failed("gate", "its gate frames", str(exc))
         return
     spec, count = model.manifest.gate, len(kept.frames)
     some = sorted({number * (count - 1) // (GATE_FRAMES_SEEN - 1) for number in range(GATE_FRAMES_SEEN)})
     reference = [kept.reference[k] for k in some]
     rows = rows_of(reference, read_frames(pipeline, [kept.frames[k] for k in some]), None, spec)
-    bad = []
-    for row in rows:
-        name = row.reference.name
-        if row.candidate.shown and not row.reference.shown:
-            bad.append(f"{name} shown, fp32 withholds it")
-        elif row.reference.shown and not row.candidate.shown and spec.max_lost * count < 1:
-            bad.append(f"{name} withheld, fp32 shows it")
-        elif row.judged and not (row.boundary is not None and row.boundary <= spec.max_boundary_cells):
-            bad.append(f"{name} with its outline {row.boundary or 0:.1f} cells away")
-        for value, tolerance in spec.measurement.items():
-            off, limit = row.counted.get(value), as_held(tolerance, tolerance.max)
-            if row.judged and value in row.values and not (off is not None and off <= limit):
-                away = "missing" if off is None else f"{off:.3g} away, limit {limit:.3g}"
-                bad.append(f"{name} with its {value.replace('_', ' ')} {away}")
+    bad = [text for row in rows for text in _complaints(row, spec, may_lose=spec.max_lost * count >= 1)]
     wanted = "on stored frames what fp32 said of them, within the gate's limits"
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        yield _failed("gate", wanted, f"{bad[0]}{more}")
+        yield failed("gate", wanted, f"{bad[0]}{more}")
     else:
-        yield _ok("gate", f"{len(rows)} stored frames agree with fp32 within the gate's limits")
+        yield passed("gate", f"{len(rows)} stored frames agree with fp32 within the gate's limits")
+
+
+def _complaints(row: Row, spec: GateSpec, may_lose: bool) -> Iterator[str]:
+    """What is wrong with one stored frame; with `may_lose` it may be withheld although fp32 shows it."""
+    name = row.reference.name
+    if row.candidate.shown and not row.reference.shown:
+        yield f"{name} shown, fp32 withholds it"
+    elif row.reference.shown and not row.candidate.shown and not may_lose:
+        yield f"{name} withheld, fp32 shows it"
+    elif row.judged and not (row.boundary is not None and row.boundary <= spec.max_boundary_cells):
+        away = "missing" if row.boundary is None else f"{row.boundary:.1f} cells away"
+        yield f"{name} with its outline {away}"
+    for value, tolerance in spec.measurement.items():
+        off, limit = row.counted.get(value), as_held(tolerance, tolerance.max)
+        if row.judged and value in row.values and not (off is not None and off <= limit):
+            away = "missing" if off is None else f"{off:.3g} away, limit {limit:.3g}"
+            yield f"{name} with its {value.replace('_', ' ')} {away}"
 
 
 def _frame_ms(pipeline: Pipeline, frame: Frame) -> float:
@@ -279,21 +281,5 @@ def _frame_ms(pipeline: Pipeline, frame: Frame) -> float:
 def _speed(frame_ms: float, limit_ms: float) -> Check:
     came = f"{frame_ms:.1f} ms a frame"
     if frame_ms <= limit_ms:
-        return _ok("speed", came)
-    return _failed("speed", f"at most {limit_ms:g} ms a frame", came)
-
-
-def _ok(stage: Stage, came: str) -> Check:
-    return _check(stage, "ok", "", came)
-
-
-def _failed(stage: Stage, wanted: str, came: str) -> Check:
-    return _check(stage, "failed", wanted, came)
-
-
-def _skipped(stage: Stage, why: str) -> Check:
-    return _check(stage, "skipped", "", why)
-
-
-def _check(stage: Stage, state: State, wanted: str, came: str) -> Check:
-    return Check(stage=stage, state=state, wanted=wanted, came=came)
+        return passed("speed", came)
+    return failed("speed", f"at most {limit_ms:g} ms a frame", came)

@@ -15,6 +15,7 @@ from edge_runtime.codes import Reason, SourceKind
 from edge_runtime.errors import FrameError
 from edge_runtime.frames.phantom import parse_spec, render
 from edge_runtime.frames.source import frame_id, open_source
+from edge_runtime.infer.model import Manifest
 from edge_runtime.types import BadFrame, Frame, Origin
 
 SCHEME = "phantom:"
@@ -26,9 +27,7 @@ class Phantoms:
 
     drawn: str  # a structure, in a few frames
     empty: str  # the same tissue without it
-    tolerance: Mapping[
-        str, float
-    ]  # by measurement: as a share of the truth, where the model's [selftest] is silent
+    tolerance: Mapping[str, float]  # by measurement, as a share of the truth
 
 
 PHANTOMS = {
@@ -61,9 +60,13 @@ class Case:
 
     what: str  # in words
     frame: Frame
-    known: (
-        Mapping[str, float] | None
-    )  # true values by measurement, in its unit; None: no number may come of it
+    known: Mapping[str, float] | None  # true values by measurement; None: no number may come of it
+
+
+def tolerances(manifest: Manifest) -> dict[str, float]:
+    """By measurement, as a share of the truth: the model's own, else its anatomy's."""
+    phantoms = PHANTOMS.get(manifest.anatomy)
+    return {**(phantoms.tolerance if phantoms else {}), **manifest.selftest.relative}
 
 
 def cases(anatomy: str, modality: str | None) -> list[Case]:

@@ -13,7 +13,7 @@ from edge_runtime import clock
 from edge_runtime.build.bundle import verify_bundle
 from edge_runtime.build.precision import open_gated
 from edge_runtime.commands.selftest.examine import examine
-from edge_runtime.commands.selftest.report import Check, ModelTold, SelftestReport
+from edge_runtime.commands.selftest.report import Check, ModelTold, SelftestReport, failed, passed, skipped
 from edge_runtime.commands.state import default_state
 from edge_runtime.errors import ConfigError, EdgeError, JournalError
 from edge_runtime.infer.backends.contract import Backend
@@ -75,20 +75,22 @@ def _one(
 ) -> ModelTold:
     checks: list[Check] = []
     if isinstance(state, JournalError):
-        wanted = "a state directory that can be written"
-        checks.append(Check(stage="journal", state="failed", wanted=wanted, came=str(state)))
-    model = _files(name, checks)
-    backend = None if model is None else _open(model, options, checks, say)
-    if model is None or backend is None:
-        return ModelTold(model=name, backend=None, precision=None, frame_ms=None, checks=checks)
+        checks.append(failed("journal", "a state directory that can be written", str(state)))
+    model, files = _files(name)
+    checks.append(files)
+    if model is None:
+        return _not_opened(name, checks)
+    backend, opened = _open(model, options, say)
+    checks.append(opened)
+    if backend is None:
+        return _not_opened(name, checks)
+    frame_ms = None
     try:
         pipeline = build_pipeline(model, backend)
         found, frame_ms = examine(pipeline, state if isinstance(state, Path) else None)
         checks += found
     except EdgeError as exc:
-        frame_ms = None
-        wanted = "a model that fits its manifest"
-        checks.append(Check(stage="backend", state="failed", wanted=wanted, came=str(exc)))
+        checks.append(failed("backend", "a model that fits its manifest", str(exc)))
     finally:
         backend.close()
     return ModelTold(
@@ -100,7 +102,11 @@ def _one(
     )
 
 
-def _files(name: str, checks: list[Check]) -> Model | None:
+def _not_opened(name: str, checks: list[Check]) -> ModelTold:
+    return ModelTold(model=name, backend=None, precision=None, frame_ms=None, checks=checks)
+
+
+def _files(name: str) -> tuple[Model | None, Check]:
     """The model, every file of it held against its manifest; None where one is not what was named."""
     there = name in shipped_models() or (Path(name).expanduser() / "model.toml").is_file()
     try:
@@ -112,34 +118,22 @@ def _files(name: str, checks: list[Check]) -> Model | None:
     except ConfigError as exc:
         if not there:
             raise
-        wanted = "files that are what model.toml names"
-        checks.append(Check(stage="files", state="failed", wanted=wanted, came=str(exc)))
-        return None
+        return None, failed("files", "files that are what model.toml names", str(exc))
     manifest = model.manifest
     graphs = [*manifest.artifacts.values(), *manifest.tensorrt.values()]
     named = len(manifest.files) + sum(graph.sha256 is not None for graph in graphs)
-    came = f"{named} files are what model.toml names" if named else "model.toml names no digest"
-    checks.append(Check(stage="files", state="ok" if named else "skipped", wanted="", came=came))
-    return model
+    if not named:
+        return model, skipped("files", "model.toml names no digest")
+    return model, passed("files", f"{named} files are what model.toml names")
 
 
-def _open(
-    model: Model, options: Options, checks: list[Check], say: Callable[[str], None] | None
-) -> Backend | None:
+def _open(model: Model, options: Options, say: Callable[[str], None] | None) -> tuple[Backend | None, Check]:
+    """The backend; None where it cannot be opened. Raises ConfigError for a flag that cannot be followed here."""
     try:
         backend = open_gated(model, options.backend, options.precision, options.threads, say=say)
-    except ConfigError as exc:  # a flag that no machine or not this one can follow
-        if options.backend != "auto" or options.precision != "auto":
-            raise
-        checks.append(_cannot_open(exc))
-        return None
     except EdgeError as exc:
-        checks.append(_cannot_open(exc))
-        return None
-    came = f"{backend.precision} on {backend.device}"
-    checks.append(Check(stage="backend", state="ok", wanted="", came=came))
-    return backend
-
-
-def _cannot_open(exc: EdgeError) -> Check:
-    return Check(stage="backend", state="failed", wanted="a backend that loads the model", came=str(exc))
+        asked = options.backend != "auto" or options.precision != "auto"
+        if asked and isinstance(exc, ConfigError):
+            raise
+        return None, failed("backend", "a backend that loads the model", str(exc))
+    return backend, passed("backend", f"{backend.precision} on {backend.device}")

@@ -19,8 +19,20 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: Stage
     state: State
-    wanted: str
+    wanted: str  # empty where nothing failed
     came: str
+
+
+def passed(stage: Stage, came: str) -> Check:
+    return Check(stage=stage, state="ok", wanted="", came=came)
+
+
+def failed(stage: Stage, wanted: str, came: str) -> Check:
+    return Check(stage=stage, state="failed", wanted=wanted, came=came)
+
+
+def skipped(stage: Stage, why: str) -> Check:
+    return Check(stage=stage, state="skipped", wanted="", came=why)
 
 
 class ModelTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +72,6 @@ def lines(report: SelftestReport) -> list[str]:
         for check in told.checks:
             said = f"wanted {check.wanted}, came {check.came}" if check.state == "failed" else check.came
             out.append(f"  {check.state:8}{check.stage:12}{said}")
-    failed, count = len(failures(report)), sum(len(told.checks) for told in report.models)
-    verdict = "pass" if report.ok else f"FAIL: {failed} of {count} checks"
+    bad, count = len(failures(report)), sum(len(told.checks) for told in report.models)
+    verdict = "pass" if report.ok else f"FAIL: {bad} of {count} checks"
     return [*out, f"{verdict} in {report.seconds:.1f} s", RESEARCH]

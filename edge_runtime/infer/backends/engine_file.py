@@ -17,7 +17,8 @@ import msgspec
 from edge_runtime.errors import EngineError, GateError
 from edge_runtime.files import cache_home
 from edge_runtime.infer.backends.cuda import DeviceFacts
-from edge_runtime.infer.model import Model, Sha256
+from edge_runtime.infer.model import Model
+from edge_runtime.types import Sha256
 
 SCHEMA = 1
 SHORT = 16  # digits of a digest in a file's name
