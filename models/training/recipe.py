@@ -110,6 +110,7 @@ class ShipSpec(Table, frozen=True):
     min_size_px: tuple[int, int] | None = None  # rows, columns
     outline: Literal["mask", "ellipse"] = "mask"
     tolerance: dict[str, dict[str, float | bool]] = msgspec.field(default_factory=dict)  # of the gate
+    selftest: dict[str, float] = msgspec.field(default_factory=dict)  # on phantoms, as a share of the truth
 
 
 class Recipe(Table, frozen=True):

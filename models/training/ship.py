@@ -32,6 +32,7 @@ from edge_runtime.infer.model import (
     LimitSpec,
     Manifest,
     PrecisionSpec,
+    SelftestSpec,
     Tolerance,
     load_model,
 )
@@ -75,6 +76,7 @@ def manifest_of(recipe: Recipe, results: dict[str, Any]) -> Manifest:
             coverage=COVERAGE, exams=results["conformal_subjects"], half_width=_half_widths(results)
         ),
         precision=PrecisionSpec(accepted=("fp32", "bf16") if close else ("fp32",)),
+        selftest=SelftestSpec(relative=ship.selftest),
         gate=GateSpec(
             phantoms=True,
             measurement={name: msgspec.convert(limits, Tolerance) for name, limits in ship.tolerance.items()},
