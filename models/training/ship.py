@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import torch
 
-from edge_runtime.build.bundle import MANIFEST_FILE, Contents, manifest_toml, write_bundle
+from edge_runtime.build.bundle import MANIFEST_FILE, Contents, check_target, manifest_toml, write_bundle
 from edge_runtime.build.quantize import Job, quantize
 from edge_runtime.errors import BackendError, ConfigError, EdgeError
 from edge_runtime.infer.backends.table import open_backend
@@ -98,7 +98,8 @@ def _half_widths(results: dict[str, Any]) -> dict[str, HalfWidth]:
 
 
 def ship(recipe: Recipe, built: Path, to: Path) -> None:
-    """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was."""
+    """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was, as it is after Ctrl-C."""
+    check_target(to)  # a folder of something else is not ours to replace
     root, model = data_root(), built / "model.onnx"
     export_onnx(recipe, built / "weights.pt", model)
     seens = look_at_all(recipe, root, built)
@@ -113,7 +114,10 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
         results["acquisition"] = acquisition_rates(recipe, root, built)
     folds = built / "folds.json"
     if folds.is_file():
-        results["folds"] = json.loads(folds.read_text())
+        try:
+            results["folds"] = json.loads(folds.read_text())
+        except ValueError as error:
+            raise ConfigError(f"{folds}: is damaged; run models.training.folds again") from error
     manifest = manifest_of(recipe, results)
     kept = {}
     if recipe.held_out:
@@ -131,8 +135,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
         "risk_coverage.png": risk_curve(results["risk"], name, about.unit),
     }
     last = _with(first, built / "bundle", kept)
-    shutil.rmtree(to, ignore_errors=True)
-    shutil.copytree(last, to)
+    _replace(to, last)
     said = ROOT / "calibration" / recipe.name / "recipe.toml"
     said.parent.mkdir(parents=True, exist_ok=True)
     said.write_text(manifest_toml(manifest))
@@ -153,6 +156,18 @@ def _with(bundle: Path, out: Path, keep: dict[str, bytes]) -> Path:
     del there[MANIFEST_FILE]
     write_bundle(out, Contents(load_model(str(bundle)).manifest, {**there, **keep}))
     return out
+
+
+def _replace(to: Path, bundle: Path) -> None:
+    """Puts a copy of `bundle` at `to`, whole: the one that was there stays until the new one is beside it."""
+    new, old = (to.with_name(f".{to.name}.{word}") for word in ("new", "old"))
+    for left in (new, old):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(bundle, new)
+    if to.exists():
+        to.rename(old)
+    new.rename(to)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _listed(subjects: Iterable[str]) -> bytes:
@@ -196,6 +211,8 @@ def main() -> None:
         ship(recipe, built, arguments.to or ROOT / "models" / recipe.name)
     except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was replaced")
 
 
 if __name__ == "__main__":
