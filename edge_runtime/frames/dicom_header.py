@@ -33,7 +33,12 @@ _PIXEL_DATA = (0x7FE0, 0x0010)
 _DAMAGED = "damaged before its pixel data; was it copied completely?"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_MIRRORED = ("RF", "LH", "HR", "FL")  # where rows and columns of a frontal picture go to; LF is as it should be
+_MIRRORED = (
+    "RF",
+    "LH",
+    "HR",
+    "FL",
+)  # where rows and columns of a frontal picture go to; LF is as it should be
 _SHARED_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 # what pydicom and its codecs let out when a file is not what it says
 DAMAGE = (

@@ -47,9 +47,10 @@ GRADED = {"sharpness": True, "saturated": False, "lit_median": True, "near_field
 
 # Words for a projection (PS3.3 C.8.1.2.1.3, and what is written in their place): one that a model does not accept
 # is another view, whatever stands beside it.
-PROJECTIONS = frozenset(
-    "AP PA LL RL LLD RLD LLO RLO LAO RAO LPO RPO LAT LATERAL OBLIQUE AXIAL MIRRORED".split()
-)
+PROJECTIONS = {
+    *("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"),
+    *("LAT", "LATERAL", "OBLIQUE", "AXIAL", "MIRRORED"),
+}
 
 _GREY = np.arange(256, dtype=np.float64)
 
