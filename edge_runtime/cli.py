@@ -615,6 +615,8 @@ def main() -> NoReturn:
     try:
         _invoke()
     except EdgeError as exc:
+        if interrupt.came and isinstance(exc.__cause__, ImportError):
+            raise SystemExit(130) from None
         _fail(str(exc), exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         raise SystemExit(130) from None

@@ -8,6 +8,7 @@ shown. `hc_reported` is over those that were.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from edge_runtime.sync.journal import Stamp
 from edge_runtime.types import BadFrame, Frame, Mask, ProfileUsed, encode
 
 WARM_UP = 3
+MOST_HC_MM = 1000.0  # a circumference beyond it is in another unit, or none
 
 
 class DiceScores(msgspec.Struct, frozen=True):
@@ -244,12 +246,15 @@ class _Latency:
 
 
 def published_hc_mm(row: dict[str, str], name: str) -> float | None:
-    """The published circumference; None where the table is blank. Raises ConfigError for what is no number."""
+    """The published circumference; None where the table is blank. Raises ConfigError for what no head can have."""
     text = (row.get("hc_mm") or "").strip()
     try:
-        return float(text) if text else None
-    except ValueError as exc:
-        raise ConfigError(f"meta.csv: hc_mm of {name} is {text!r}, want millimetres or nothing") from exc
+        value = float(text) if text else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 < value <= MOST_HC_MM:  # also refuses NaN
+        raise ConfigError(f"meta.csv: hc_mm of {name} is {text!r}, want millimetres or nothing")
+    return value
 
 
 def _evaluation(pipeline: Pipeline, scores: Scores) -> Evaluation:

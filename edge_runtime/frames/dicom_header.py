@@ -33,6 +33,12 @@ _PIXEL_DATA = (0x7FE0, 0x0010)
 _DAMAGED = "damaged before its pixel data; was it copied completely?"
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_MIRRORED = (
+    "RF",
+    "LH",
+    "HR",
+    "FL",
+)  # where rows and columns of a frontal picture go to; LF is as it should be
 _SHARED_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 # what pydicom and its codecs let out when a file is not what it says
 DAMAGE = (
@@ -209,14 +215,24 @@ def _frame_times(dataset: Any, frames: int) -> tuple[tuple[float, ...], float | 
 
 
 def _view(dataset: Any) -> str | None:
-    """The projection; of the code sequence that newer objects have, only that it is a lateral one."""
-    said = _text(dataset, "ViewPosition")
-    if said is not None:
-        return said
-    for item in dataset.get("ViewCodeSequence") or ():
-        if "lateral" in (_text(item, "CodeMeaning") or "").lower():
-            return "LATERAL"
-    return None
+    """The projection in the file's words; of the code sequence that newer objects have, only that it is a lateral
+    one, and of the directions of rows and columns, that they are not those of a picture taken from the front.
+    """
+    meanings = [_text(item, "CodeMeaning") or "" for item in dataset.get("ViewCodeSequence") or ()]
+    coded = "LATERAL" if any("lateral" in meaning.lower() for meaning in meanings) else None
+    return " ".join(filter(None, (_text(dataset, "ViewPosition"), coded, _seen_along(dataset)))) or None
+
+
+def _seen_along(dataset: Any) -> str | None:
+    """What Patient Orientation (0020,0020) says against a frontal picture: its sides would have the wrong names.
+
+    A picture that is only turned keeps its sides; that shows in the picture itself.
+    """
+    said = dataset.get("PatientOrientation") or ()
+    rows, columns = (str(way)[:1] for way in said) if len(said) == 2 else ("", "")
+    if {rows, columns} & {"A", "P"}:
+        return "LATERAL" if rows in ("A", "P") else "AXIAL"
+    return "MIRRORED" if rows + columns in _MIRRORED else None
 
 
 def _text(dataset: Any, keyword: str) -> str | None:

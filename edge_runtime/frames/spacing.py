@@ -22,6 +22,7 @@ MAX_AXIS_RATIO = 4.0
 MAX_CONTRADICTION = 0.02  # between the operator's spacing and the file's
 
 _SPATIAL_2D = 1  # (0018,6012) Region Spatial Format
+_ULTRASOUND = {"US", "IVUS"}
 _CENTIMETRES = 3  # (0018,6024) and (0018,6026) Physical Units; the only code that is a length
 
 
@@ -66,7 +67,7 @@ class UltrasoundRegion:
 class SpacingTags:
     """The tags that speak of millimetres, as they stand in a file; None = absent, NaN = not a number."""
 
-    modality: str | None = None
+    modality: str | None = None  # upper case; one that names several keeps its backslashes
     regions: tuple[UltrasoundRegion, ...] = ()
     pixel_spacing: tuple[float, float] | None = None  # (0028,0030), (row, column)
     calibration: str | None = None  # (0028,0A02) Pixel Spacing Calibration Type
@@ -84,7 +85,7 @@ def resolve(tags: SpacingTags, size_hw: tuple[int, int], region: int | None = No
         raise ConfigError(f"--region {region}: the file has {len(tags.regions)} ultrasound regions")
     if tags.regions:
         return resolve_regions(tags.regions, size_hw, region)
-    if tags.modality in ("US", "IVUS"):
+    if _ULTRASOUND & set((tags.modality or "").split("\\")):
         return resolve_calibrated(tags)
     return resolve_projection(tags)
 
@@ -199,10 +200,10 @@ def without_operator(found: Resolved, operator: Spacing | None) -> Resolved:
 def read_tags(dataset: Any) -> SpacingTags:
     """The spacing tags of a pydicom dataset. A value that is no number becomes NaN, never an error."""
     return SpacingTags(
-        modality=dataset.get("Modality") or None,
+        modality=_code(dataset, "Modality"),
         regions=tuple(_region(item) for item in dataset.get("SequenceOfUltrasoundRegions") or ()),
         pixel_spacing=_pair(dataset, "PixelSpacing"),
-        calibration=dataset.get("PixelSpacingCalibrationType") or None,
+        calibration=_code(dataset, "PixelSpacingCalibrationType"),
         imager_spacing=_pair(dataset, "ImagerPixelSpacing"),
         scanned_spacing=_pair(dataset, "NominalScannedPixelSpacing"),
         magnification=_number(dataset, "EstimatedRadiographicMagnificationFactor"),
@@ -247,6 +248,13 @@ def _region(item: Any) -> UltrasoundRegion:
         delta_x=real("PhysicalDeltaX"),
         delta_y=real("PhysicalDeltaY"),
     )
+
+
+def _code(dataset: Any, keyword: str) -> str | None:
+    """A code string; several values, where the standard has one, as the file writes them."""
+    value = dataset.get(keyword) or ""
+    parts = [value] if isinstance(value, str) else list(value)
+    return "\\".join(str(part).strip().upper() for part in parts).strip("\\") or None
 
 
 def _number(dataset: Any, keyword: str) -> float | None:

@@ -42,6 +42,13 @@ SATURATED_XRAY = (0.8, 0.2, 0.12)  # burnt-out air beside the body is usual: mos
 # The numbers of a picture that a site may grade itself (measure/profile.py): True where more is better.
 GRADED = {"sharpness": True, "saturated": False, "lit_median": True, "near_field": False}
 
+# Words for a projection (PS3.3 C.8.1.2.1.3, and what is written in their place): one that a model does not accept
+# is another view, whatever stands beside it.
+PROJECTIONS = {
+    *("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"),
+    *("LAT", "LATERAL", "OBLIQUE", "AXIAL", "MIRRORED"),
+}
+
 _GREY = np.arange(256, dtype=np.float64)
 
 
@@ -180,9 +187,10 @@ def outside_contract(frame: Frame, limits: Limits) -> tuple[Reason, ...]:
     height, width = frame.size_hw if frame.region is None else frame.region.size_hw
     least, aspect = limits.min_size_px, limits.max_aspect
     outside = {
-        Reason.MODALITY_MISMATCH: _contradicts(origin.modality, limits.modality),
+        Reason.MODALITY_MISMATCH: bool(limits.modality and _words(origin.modality) - set(limits.modality)),
         Reason.BODY_PART_MISMATCH: _contradicts(origin.body_part, limits.body_part),
-        Reason.VIEW_MISMATCH: _contradicts(origin.view, limits.view_position),
+        Reason.VIEW_MISMATCH: _contradicts(origin.view, limits.view_position)
+        or bool(limits.view_position and _words(origin.view) & PROJECTIONS - set(limits.view_position)),
         Reason.IMAGE_TOO_SMALL: least is not None and (height < least[0] or width < least[1]),
         Reason.IMAGE_TOO_ELONGATED: aspect is not None and max(height, width) > aspect * min(height, width),
     }
@@ -191,8 +199,14 @@ def outside_contract(frame: Frame, limits: Limits) -> tuple[Reason, ...]:
 
 def _contradicts(said: str | None, accepted: tuple[str, ...]) -> bool:
     """Whether a tag that says something has none of the accepted words: `CHEST_PA` has CHEST and PA."""
-    words = (said or "").strip().upper()
-    return bool(accepted and words) and not set(re.findall("[A-Z0-9]+", words)) & set(accepted)
+    words = _words(said)
+    return bool(accepted and words) and not words & set(accepted)
+
+
+def _words(said: str | None) -> set[str]:
+    """The words of a tag; its whole text where it has none, so that it still says something."""
+    text = (said or "").strip().upper()
+    return set(re.findall("[A-Z0-9]+", text)) or ({text} if text else set())
 
 
 def _picture_checks(picture: Picture, limits: Limits) -> list[_Check]:

@@ -84,8 +84,11 @@ def own_items(recipe: Recipe, root: Path) -> list[Item]:
         raise ConfigError(
             f"data: {table} does not exist; recipe {recipe.name} wants images/, masks/ and meta.csv there"
         )
-    found = []
-    for row in rows_of(table, "file", recipe.data.subject):
+    found, rows = [], rows_of(table, "file", recipe.data.subject)
+    name, times = next(iter(Counter(row["file"] for row in rows).most_common(1)), ("", 0))
+    if times > 1:
+        raise ConfigError(f"{table}: names {name} {times} times; an image is one subject's, in one split")
+    for row in rows:
         subject = row[recipe.data.subject]
         image = folder / "images" / row["file"]
         mask = (folder / "masks" / row["file"]).with_suffix(".png")
@@ -114,8 +117,11 @@ def measured_items(recipe: Recipe, root: Path) -> list[Item]:
 
 def rows_of(table: Path, *needed: str) -> list[dict[str, str]]:
     """The rows of a meta.csv. Raises ConfigError for one without a value in a column that is needed."""
-    with table.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise ConfigError(f"{table}: cannot be read as a table of comma-separated values") from exc
     for number, row in enumerate(rows, start=2):
         for column in needed:
             if not row.get(column):
@@ -173,8 +179,10 @@ def read_grey(path: Path) -> Grey:
 
 
 def read_labels(item: Item, recipe: Recipe, size_hw: tuple[int, ...]) -> Grey:
-    """The true labels (H, W) of an item. Raises ConfigError for another size, or a label that is not there."""
+    """The true labels (H, W) of an item. Raises ConfigError for another size, a label that is not there, and one that
+    nobody named."""
     assert item.mask is not None
+    _require_known(item.mask)
     truth = read_truth(item.mask, recipe.labels)
     if truth.shape != size_hw:
         raise ConfigError(f"data: {item.mask} is {truth.shape}, its image {size_hw}")
@@ -182,6 +190,14 @@ def read_labels(item: Item, recipe: Recipe, size_hw: tuple[int, ...]) -> Grey:
         if not (truth == value).any():
             raise ConfigError(f"data: {item.mask} marks no {label}")
     return truth
+
+
+def _require_known(mask: Path) -> None:
+    """Raises ConfigError for a mask with more than background and foreground; which of them would be meant?"""
+    levels = np.flatnonzero(np.bincount(read_grey(mask).ravel(), minlength=256))
+    strange = sorted(set(levels.tolist()) - {0, 255})
+    if strange:
+        raise ConfigError(f"data: {mask} has the value {strange[0]}, want only 0 and 255")
 
 
 def store(image: Grey, labels: Grey | None, recipe: Recipe, kind: str) -> Stored:

@@ -15,6 +15,8 @@ from models.training.network import Network, Shipped
 from models.training.recipe import Recipe
 
 OPSET = 17
+# what torch.load and load_state_dict let out for a file that is cut off, or of something else
+NOT_OURS = (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError)
 OPERATORS = {
     "Cast",
     "Mul",
@@ -36,11 +38,18 @@ def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
     """Writes the network as one ONNX file: batch norms folded, static shape, probabilities out. Raises ConfigError."""
     network = Network(recipe.classes, recipe.views, recipe.network.widths, recipe.network.bottom)
     try:
-        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu")["network"])
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        trained = torch.load(weights, weights_only=True, map_location="cpu")
+        network.load_state_dict(trained["network"])
+        taught = trained.get("taught", recipe.taught)
+    except NOT_OURS as error:
         raise ConfigError(
             f"{weights}: holds no weights of recipe {recipe.name}'s network; train again"
         ) from error
+    if taught != recipe.taught:
+        raise ConfigError(
+            f"{weights}: was trained by another recipe than {recipe.name} is now, and may have seen what this one holds "
+            "out; move it and its checkpoint.pt away and train again"
+        )
     shipped = Shipped(network).eval()
     image = torch.zeros((1, 1, *recipe.network.grid_hw), dtype=torch.uint8)
     names = ["mask", "presence", "rotation", "polarity"][: 2 if recipe.views == 1 else 4]

@@ -18,6 +18,7 @@ import msgspec
 import torch
 
 from edge_runtime.errors import EdgeError
+from edge_runtime.files import write_whole
 from models.training.data import data_root, fold_subjects, own_items
 from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
 from models.training.export import export_onnx
@@ -49,7 +50,7 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
         "each": [describe(cases, endpoint.value, EVERYTHING, UNLIMITED) for cases in each],
         "all": describe(everything, endpoint.value, endpoint.bands, UNLIMITED),
     }
-    (out / "folds.json").write_text(json.dumps(found, indent=1))
+    write_whole(out / "folds.json", json.dumps(found, indent=1).encode())
 
 
 def main() -> None:

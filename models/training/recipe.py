@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +12,14 @@ import msgspec
 
 from edge_runtime.config import Table, read_toml
 from edge_runtime.errors import ConfigError
+from edge_runtime.measure.anatomy import labels_of
 from edge_runtime.types import Fraction
 
 HOME = Path(__file__).resolve().parent / "recipes"
 MEASURED = "measured"  # below the folder of a refit: the network of the train split alone
 COARSEST = 16  # pixels of the grid to a side of the network's coarsest cell
 Weight = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class DataSpec(Table, frozen=True):
@@ -23,7 +27,7 @@ class DataSpec(Table, frozen=True):
 
     folder: str
     subject: str  # column of meta.csv that keeps what belongs together in one split
-    phantoms: int = 0  # drawn pictures of known truth beside them
+    phantoms: Annotated[int, msgspec.Meta(ge=0)] = 0  # drawn pictures of known truth beside them
 
 
 class SplitSpec(Table, frozen=True):
@@ -53,9 +57,9 @@ class ForeignSpec(Table, frozen=True):
 class NetworkSpec(Table, frozen=True):
     """See `network.Network`."""
 
-    grid_hw: tuple[int, int]
-    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-    bottom: tuple[int, ...] = (1, 2, 4, 1)
+    grid_hw: tuple[Count, Count]
+    widths: tuple[Count, Count, Count, Count] = (16, 32, 64, 96)
+    bottom: tuple[Count, ...] = (1, 2, 4, 1)
 
 
 class VarySpec(Table, frozen=True):
@@ -64,7 +68,7 @@ class VarySpec(Table, frozen=True):
     look: Literal["ultrasound", "xray"]
     light: Fraction = 0.3  # share of examples that are varied only a little
     grey: Fraction = 1.0  # how far gain and contrast vary; less where the truth follows a grey level
-    zoom: tuple[float, float] = (0.65, 1.6)
+    zoom: tuple[Weight, Weight] = (0.65, 1.6)
     turn_deg: float = 15.0  # standard deviation
     any_turn: Fraction = 0.0  # turned by any angle
     flip: Fraction = 0.5  # left and right; of two lungs the sides keep their names
@@ -91,10 +95,10 @@ class LossSpec(Table, frozen=True):
 class TrainSpec(Table, frozen=True):
     """The schedule: one cycle of the learning rate over `steps` batches."""
 
-    steps: int
-    fold_steps: int = 4000  # batches of each fold
-    batch: int = 16
-    rate: float = 3e-3
+    steps: Count
+    fold_steps: Count = 4000  # batches of each fold
+    batch: Count = 16
+    rate: Weight = 3e-3
     seed: int = 1
     loss: LossSpec = LossSpec(cross=1.0, dice=1.0, size=1.0, presence=0.3, view=0.3)
 
@@ -155,6 +159,14 @@ class Recipe(Table, frozen=True):
             return () if self.splits.folds else self.splits.test
         return self.measured
 
+    @property
+    def taught(self) -> str:
+        """A digest of all that decides what a network learns but how long: weights of another one may have seen what
+        this recipe holds out."""
+        training = msgspec.structs.replace(self.training, steps=1, fold_steps=1)
+        parts = (self.anatomy, self.labels, self.data, sorted(self.held_out), self.foreign, self.network)
+        return hashlib.sha256(msgspec.json.encode((*parts, self.vary, training))).hexdigest()
+
     def split_of(self, subject: str) -> str:
         """train, tune, conformal or test."""
         for split in ("tune", "conformal", "test"):
@@ -179,6 +191,7 @@ def read_recipe(name_or_file: str) -> Recipe:
             f"recipe {name_or_file}: no such name or file; choose {shipped}, or name a TOML file"
         )
     recipe = read_toml(path, Recipe)
+    _require_possible(path, recipe)
     listed = Counter(recipe.measured)
     twice = sorted(subject for subject, times in listed.items() if times > 1)
     if twice:
@@ -199,3 +212,20 @@ def read_recipe(name_or_file: str) -> Recipe:
             f"{path}: grid_hw {recipe.network.grid_hw}: want a square, since [vary] views turns it"
         )
     return recipe
+
+
+def _require_possible(path: Path, recipe: Recipe) -> None:
+    """Raises ConfigError for what would only be found out when the training is over."""
+    wanted = labels_of(recipe.anatomy)
+    if not wanted or recipe.labels != wanted:
+        raise ConfigError(
+            f"{path}: labels {list(recipe.labels)}: want {list(wanted)}, what anatomy {recipe.anatomy} measures"
+        )
+    ranges = {"[vary] zoom": recipe.vary.zoom, "[ship] spacing_mm": recipe.ship.spacing_mm or (1.0, 1.0)}
+    for name, (low, high) in ranges.items():
+        if not 0 < low <= high < math.inf:
+            raise ConfigError(f"{path}: {name} is {[low, high]}; want the smaller number first, both above 0")
+    numbers = {"[training] rate": recipe.training.rate, "[vary] turn_deg": recipe.vary.turn_deg}
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ConfigError(f"{path}: {name} is {number}; want a number that is not negative")

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import torch
 
-from edge_runtime.build.bundle import MANIFEST_FILE, Contents, manifest_toml, write_bundle
+from edge_runtime.build.bundle import MANIFEST_FILE, Contents, check_target, manifest_toml, write_bundle
 from edge_runtime.build.quantize import Job, quantize
 from edge_runtime.errors import BackendError, ConfigError, EdgeError
 from edge_runtime.infer.backends.table import open_backend
@@ -101,7 +101,8 @@ def _half_widths(results: dict[str, Any]) -> dict[str, HalfWidth]:
 
 
 def ship(recipe: Recipe, built: Path, to: Path) -> None:
-    """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was."""
+    """Makes everything of `built`/weights.pt. Raises EdgeError; then `to` is as it was, as it is after Ctrl-C."""
+    check_target(to)  # a folder of something else is not ours to replace
     root, model = data_root(), built / "model.onnx"
     export_onnx(recipe, built / "weights.pt", model)
     seens = look_at_all(recipe, root, built)
@@ -114,8 +115,7 @@ def ship(recipe: Recipe, built: Path, to: Path) -> None:
     results["speed"] = _speed(first)
     (built / "evaluation.json").write_text(json.dumps(results, indent=1))
     last = _with(first, built / "bundle", subjects | _card(recipe, results, seens))
-    shutil.rmtree(to, ignore_errors=True)
-    shutil.copytree(last, to)
+    _replace(to, last)
     said = ROOT / "calibration" / recipe.name / "recipe.toml"
     said.parent.mkdir(parents=True, exist_ok=True)
     said.write_text(manifest_toml(manifest))
@@ -125,14 +125,23 @@ def _making(built: Path, model: Path) -> dict[str, Any]:
     """How the network was trained, how large it is, and what its folds said where there are some."""
     trained = torch.load(built / "weights.pt", weights_only=True, map_location="cpu")
     parameters = (value for name, value in trained["network"].items() if "running" not in name)
-    folds = built / "folds.json"
     return {
         "training": {key: trained[key] for key in ("seconds", "steps", "seed")},
         "parameters": sum(value.numel() for value in parameters),
         "size_bytes": model.stat().st_size,
         "gmac": multiply_adds(model) / 1e9,
-        **({"folds": json.loads(folds.read_text())} if folds.is_file() else {}),
+        **_folds(built / "folds.json"),
     }
+
+
+def _folds(told: Path) -> dict[str, Any]:
+    """What cross-validation said, under its key; nothing where there was none. Raises ConfigError."""
+    if not told.is_file():
+        return {}
+    try:
+        return {"folds": json.loads(told.read_text())}
+    except ValueError as error:
+        raise ConfigError(f"{told}: is damaged; run models.training.folds again") from error
 
 
 def _subjects(recipe: Recipe) -> dict[str, bytes]:
@@ -173,6 +182,18 @@ def _with(bundle: Path, out: Path, keep: dict[str, bytes]) -> Path:
     return out
 
 
+def _replace(to: Path, bundle: Path) -> None:
+    """Puts a copy of `bundle` at `to`, whole: the one that was there stays until the new one is beside it."""
+    new, old = (to.with_name(f".{to.name}.{word}") for word in ("new", "old"))
+    for left in (new, old):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(bundle, new)
+    if to.exists():
+        to.rename(old)
+    new.rename(to)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _listed(subjects: Iterable[str]) -> bytes:
     return "".join(f"{subject}\n" for subject in sorted(subjects)).encode()
 
@@ -211,6 +232,8 @@ def main() -> None:
         ship(recipe, built, arguments.to or ROOT / "models" / recipe.name)
     except (EdgeError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was replaced")
 
 
 if __name__ == "__main__":

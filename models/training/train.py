@@ -10,10 +10,11 @@ import argparse
 import copy
 import json
 import math
-import pickle
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,11 +25,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
-from edge_runtime.errors import ConfigError, EdgeError
+from edge_runtime.errors import ConfigError, EdgeError, OutputError, first_line
 from edge_runtime.measure.anatomy import ELLIPTIC
-from models.training.data import Stored, data_root, load_training
+from models.training.data import Stored, data_root, fold_subjects, load_training
 from models.training.examples import Example, Examples
-from models.training.export import export_onnx
+from models.training.export import NOT_OURS, export_onnx
 from models.training.loss import Batch, loss_of
 from models.training.network import Network
 from models.training.recipe import MEASURED, Recipe, TrainSpec, read_recipe
@@ -44,6 +45,7 @@ class State:
     network: Network
     average: Network
     optimizer: torch.optim.Optimizer
+    taught: str  # by which recipe
     step: int = 0
     seconds: float = 0.0
 
@@ -57,26 +59,31 @@ class State:
         others = [p for p in network.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=recipe.training.rate, fused=True)
-        return cls(network, copy.deepcopy(network).eval(), optimizer)
+        return cls(network, copy.deepcopy(network).eval(), optimizer, recipe.taught)
 
     def resume(self, checkpoint: Path) -> None:
-        """Goes on from where `save` was called. Raises ConfigError for the file of another network."""
+        """Goes on from where `save` was called. Raises ConfigError for the file of another network or recipe."""
         try:
-            state = torch.load(checkpoint, weights_only=True)
+            device = next(self.network.parameters()).device
+            state = torch.load(checkpoint, weights_only=True, map_location=device)
+            if state.get("taught", self.taught) != self.taught:
+                raise ConfigError(
+                    f"{checkpoint}: was made by another recipe than this is now, and may have seen what this one holds "
+                    "out; remove it to start again, or name another --out"
+                )
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
-        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        except (*NOT_OURS, ValueError) as error:
             raise ConfigError(
                 f"{checkpoint}: is no checkpoint of this recipe's network; remove it to start again, or name another --out"
             ) from error
 
     def save(self, checkpoint: Path) -> None:
-        new = checkpoint.with_suffix(".new")
         kept = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
-        torch.save({**kept, "step": self.step, "seconds": self.seconds}, new)
-        new.replace(checkpoint)
+        told = {"step": self.step, "seconds": self.seconds, "taught": self.taught}
+        _keep({**kept, **told}, checkpoint)
 
 
 class Stream(IterableDataset[Example]):
@@ -94,9 +101,12 @@ class Stream(IterableDataset[Example]):
 def train(recipe: Recipe, out: Path, workers: int = 0) -> Path:
     """Trains until `recipe.training.steps`; returns the file of the weights. Raises ConfigError before it starts for
     data that do not fit the recipe, and for a loss that is not finite, with the batch that caused it."""
-    stored = load_training(recipe, data_root())
+    _require_writable(out)
+    root = data_root()
+    if recipe.splits.folds:
+        fold_subjects(recipe, root)  # they are trained after this network: a wrong one is told now
+    stored = load_training(recipe, root)
     Examples(recipe, stored, seed=0)  # refuses here, and not in a worker, what it cannot draw from
-    out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state, checkpoint = State.fresh(recipe, device), out / "checkpoint.pt"
     if checkpoint.is_file():
@@ -117,8 +127,34 @@ def train(recipe: Recipe, out: Path, workers: int = 0) -> Path:
             state.save(checkpoint)
     weights = out / "weights.pt"
     about = {"seconds": state.seconds, "steps": state.step, "seed": spec.seed, "recipe": recipe.name}
-    torch.save({"network": state.average.state_dict(), **about}, weights)
+    _keep({"network": state.average.state_dict(), "taught": recipe.taught, **about}, weights)
     return weights
+
+
+def _require_writable(out: Path) -> None:
+    """Makes `out`. Raises OutputError where nothing could be kept in it: told now, not after the first batches."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"--out {out}: cannot be written ({error.strerror}); name a folder that can"
+        ) from error
+
+
+def _keep(record: dict[str, object], path: Path) -> None:
+    """Saves `record`, whole or not at all. Raises OutputError; torch's own writer says RuntimeError for a full disk."""
+    new = path.with_suffix(".new")
+    try:
+        torch.save(record, new)
+        new.replace(path)
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({first_line(error)}); free some space or name another --out"
+        ) from error
 
 
 def train_measured(recipe: Recipe, out: Path, workers: int = 0) -> None:

@@ -345,6 +345,22 @@ def a_persons_name(home: Path) -> dict[str, object]:
     return {"name": "Größe <x>"}
 
 
+def published(text: str) -> Spoil:
+    """A table whose first circumference is `text`; with labels, so that it counts."""
+
+    def spoil(home: Path) -> dict[str, object]:
+        first, row, *rest = (home / "meta.csv").read_text().splitlines()
+        row = f"{row.rpartition(',')[0]},{text}"
+        replaced(home / "meta.csv", "\n".join((first, row, *rest)).encode())
+        return {"labels": home / "masks"}
+
+    return spoil
+
+
+def no_share(home: Path) -> dict[str, object]:
+    return {"target": float("nan")}
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -358,6 +374,10 @@ def a_persons_name(home: Path) -> dict[str, object]:
         (few_frames, "20 different good frames; want at least 30"),
         (few_subjects, "4 labelled subjects, an interval of 90 % wants at least 9"),
         (no_number, "hc_mm of 00.png is 'large'"),
+        (published("nan"), "hc_mm of 00.png is 'nan'"),
+        (published("-180"), "hc_mm of 00.png is '-180'"),
+        (published("1e308"), "hc_mm of 00.png is '1e308'"),
+        (no_share, "--reject nan"),
         (no_frames, "no image in it"),
         (no_folder, "no folder .*nosuch"),
         (a_folder, "is a folder"),
@@ -375,6 +395,13 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
         calibrate(options(home, **over))
     assert "\n" not in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_labels_of_something_else_give_no_interval_and_no_profile() -> None:
+    seen = [replace(one, truth={"head_circumference": 1e6}) for one in labelled(40, own=0.02)]
+    settings = MeasureSettings(intervals={"head_circumference": (0.0, 0.0004)})
+    with pytest.raises(CalibrationError, match="off by .* times the model's own"):
+        intervals.find_all(seen, settings, 0.9)
 
 
 def test_a_place_that_cannot_be_written_after_all_leaves_nothing(

@@ -4,6 +4,9 @@ pixels and mm.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,6 +143,34 @@ def through(
         head_circumference_mm(mask, spacing) or 0.0 for mask, spacing in zip(masks, spacings, strict=True)
     ]
     return [mask.labels for mask in masks], lengths
+
+
+@pytest.mark.parametrize(
+    "harm", ["raise ImportError('libtbb.so.12: no such file')", "raise OSError('GLIBC_2.38')"]
+)
+def test_a_library_that_does_not_load_is_told_in_one_line(tmp_path: Path, harm: str) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(harm)
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).resolve().parents[2])))
+    command = ["run", "--model", "fetal_head", "--source", "phantom:fetal_head?frames=1"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "edge_runtime",
+            *command,
+            "--backend",
+            "openvino",
+            "--state",
+            str(tmp_path / "s"),
+        ],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: backend openvino: openvino is installed and cannot be loaded (")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")

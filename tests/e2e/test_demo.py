@@ -627,6 +627,39 @@ def test_a_folder_with_files_that_no_demo_made_is_refused_and_left_alone(tmp_pat
     assert (tmp_path / name).read_text() == "theirs"
 
 
+def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with stage.claim(folder):
+        first = stage.set_up(folder)
+        first.database.write_text("mine")
+        with pytest.raises(ConfigError, match="another demo runs in this folder") as caught:
+            demo.demo(folder, 4.0, None, lambda text: None)
+        assert "\n" not in str(caught.value)
+        assert first.database.read_text() == "mine"
+    with stage.claim(folder):  # given back
+        stage.set_up(folder)
+
+
+def test_a_folder_that_cannot_be_claimed_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("theirs")
+    with pytest.raises(ConfigError, match="--out .*cannot be written") as caught:
+        demo.demo(tmp_path / "file" / "demo", 4.0, None, lambda text: None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["a.png,s1,tall", "a.png,s1,nan", "a.png,s1,250\na.png,s2,260"])
+def test_a_damaged_table_of_heads_is_a_problem_of_one_part(tmp_path: Path, row: str) -> None:
+    data = with_heads(tmp_path / "data")
+    (data / "fetal_head" / "images" / "a.png").write_bytes(b"")
+    with (data / "fetal_head" / "meta.csv").open("a") as table:
+        table.write(f"{row}\n")
+    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, lambda text: None, None)
+    with ExitStack() as stack:
+        show.heads(stack, data)
+    assert len(show.problems) == 1
+    assert "meta.csv" in show.problems[0]
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1.9, 3601.0, float("nan")])
 def test_a_length_that_leaves_no_room_for_a_kill_is_refused(tmp_path: Path, seconds: float) -> None:
     with pytest.raises(ConfigError, match="--seconds"):

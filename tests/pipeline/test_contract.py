@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from pydicom.config import disable_value_validation
 
 from edge_runtime.codes import Reason, SourceKind, SpacingSource, Status
 from edge_runtime.commands.contract import contract_lines
@@ -80,6 +81,10 @@ def test_inside_the_contract_there_is_a_number(pipeline: Pipeline, inside: Frame
         (frame(body_part="CHEST"), Reason.BODY_PART_MISMATCH),
         (frame(view="LATERAL"), Reason.VIEW_MISMATCH),
         (frame(view="LL"), Reason.VIEW_MISMATCH),
+        (frame(view="PA LATERAL"), Reason.VIEW_MISMATCH),
+        (frame(view="['PA', 'LL']"), Reason.VIEW_MISMATCH),
+        (frame(view="PA MIRRORED"), Reason.VIEW_MISMATCH),
+        (frame("US\\CR"), Reason.MODALITY_MISMATCH),
         (frame(region=Box(0, 0, 299, 300)), Reason.IMAGE_TOO_SMALL),
         (frame(region=Box(0, 0, 400, 199)), Reason.IMAGE_TOO_SMALL),
         (frame(region=Box(0, 0, 700, 210)), Reason.IMAGE_TOO_ELONGATED),
@@ -136,6 +141,46 @@ def test_a_lateral_projection_is_known_by_its_code_too(tmp_path: Path) -> None:
     dataset(ramp(), ViewCodeSequence=[code]).save_as(tmp_path / "a.dcm")
     (only,) = _origins(tmp_path / "a.dcm")
     assert only.view == "LATERAL"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "view"),
+    [
+        ("L", "F", None),
+        ("LF", "FA", None),  # a little oblique
+        ("R", "H", None),  # upside down: the picture itself shows it
+        ("A", "F", "LATERAL"),
+        ("P", "F", "LATERAL"),
+        ("L", "P", "AXIAL"),
+        ("R", "F", "MIRRORED"),
+        ("L", "H", "MIRRORED"),
+        ("", "", None),
+    ],
+)
+def test_a_picture_seen_from_the_side_or_mirrored_is_known_by_its_directions(
+    tmp_path: Path, rows: str, columns: str, view: str | None
+) -> None:
+    dataset(ramp(), PatientOrientation=[rows, columns], ViewPosition="PA").save_as(tmp_path / "a.dcm")
+    (only,) = _origins(tmp_path / "a.dcm")
+    assert only.view == ("PA" if view is None else f"PA {view}")
+
+
+def test_a_tag_of_one_value_that_has_two_is_read_and_not_believed(tmp_path: Path) -> None:
+    tags = {
+        "Modality": ["us", "OT"],
+        "PixelSpacing": [0.2, 0.2],
+        "PixelSpacingCalibrationType": ["GEOMETRY", "X"],
+    }
+    with disable_value_validation():
+        dataset(ramp(), **tags).save_as(tmp_path / "a.dcm")
+    with open_source(f"dicom:{tmp_path / 'a.dcm'}") as source:
+        (only,) = source.frames()
+    assert isinstance(only, Frame)
+    assert (only.origin.modality, only.spacing, only.spacing_reason) == (
+        "US\\OT",
+        None,
+        Reason.SPACING_MISSING,
+    )
 
 
 def _origins(path: Path) -> list[Origin]:

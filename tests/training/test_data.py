@@ -76,7 +76,10 @@ def no_picture(root: Path) -> None:
         (without_subjects, r"meta\.csv.*subject"),
         (draw("fetal_head/masks/02a.png", np.full((72, 90), 255, np.uint8)), r"masks/02a\.png.*\(72, 90\)"),
         (draw("fetal_head/masks/02a.png", np.zeros((72, 96), np.uint8)), r"masks/02a\.png marks no head"),
-        (draw("fetal_head/masks/02a.png", np.ones((72, 96), np.uint8)), r"masks/02a\.png marks no head"),
+        (
+            draw("fetal_head/masks/02a.png", np.ones((72, 96), np.uint8)),
+            r"masks/02a\.png has the value 1, want only 0",
+        ),
         (no_picture, r"images/00a\.png cannot be read"),
     ],
     ids=[
@@ -161,6 +164,29 @@ def test_a_recipes_own_pictures_are_never_foreign(name: str) -> None:
     own = {item.path for item in data.own_items(recipe, DATA)}
     assert own
     assert own.isdisjoint(item.path for item in data.foreign_items(recipe, DATA))
+
+
+def test_an_image_that_is_named_for_two_subjects_is_refused(recipe: Recipe, root: Path) -> None:
+    with (root / "fetal_head" / "meta.csv").open("a") as table:
+        table.write("00a.png,07,0.2,0.2,\n")
+    with pytest.raises(ConfigError, match=r"meta\.csv: names 00a\.png 2 times"):
+        data.own_items(recipe, root)
+
+
+def test_a_table_that_is_none_is_refused_by_name(recipe: Recipe, root: Path) -> None:
+    (root / "fetal_head" / "meta.csv").write_bytes(b"file,subject\n\xff\xfe\x00,1\n")
+    with pytest.raises(ConfigError, match=r"meta\.csv: cannot be read as a table"):
+        data.own_items(recipe, root)
+
+
+@pytest.mark.parametrize("value", [1, 100, 128, 254])
+def test_a_mask_with_another_label_is_refused_by_name(recipe: Recipe, root: Path, value: int) -> None:
+    path = root / "fetal_head" / "masks" / "00b.png"
+    mask = data.read_grey(path)
+    mask[0, 0] = value
+    cv2.imwrite(str(path), mask)
+    with pytest.raises(ConfigError, match=rf"00b\.png has the value {value}, want only 0 and 255"):
+        data.load_training(recipe, root)
 
 
 def folded(recipe: Recipe, *folds: tuple[str, ...]) -> Recipe:

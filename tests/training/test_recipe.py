@@ -81,6 +81,17 @@ def test_a_recipe_in_a_file_is_read_from_there(tmp_path: Path) -> None:
         ("steps = 3", "stepps = 3", r"tiny\.toml.*stepps"),
         ("steps = 3", "steps = 3\nloss = { dise = 1.0 }", r"tiny\.toml.*dise"),
         ("share = 0.3", "share = 1.3", r"tiny\.toml.*foreign\.share"),
+        ("[48, 64]", "[0, 64]", r"tiny\.toml.*grid_hw"),
+        ("steps = 3", "steps = 0", r"tiny\.toml.*training\.steps"),
+        ("batch = 2", "batch = 0", r"tiny\.toml.*training\.batch"),
+        ("batch = 2", "batch = 2\nrate = nan", r"tiny\.toml.*rate"),
+        ("batch = 2", "batch = 2\nrate = inf", r"tiny\.toml.*rate"),
+        ('look = "ultrasound"', 'look = "ultrasound"\nzoom = [1.5, 0.5]', r"tiny\.toml.*zoom"),
+        ('look = "ultrasound"', 'look = "ultrasound"\nturn_deg = nan', r"tiny\.toml.*turn_deg"),
+        ('view = "a drawn ellipse"', 'view = ""\nspacing_mm = [0.5, 0.1]', r"tiny\.toml.*spacing_mm"),
+        ('labels = ["head"]', 'labels = ["skull"]', r"tiny\.toml.*'head'"),
+        ('anatomy = "fetal_head"', 'anatomy = "mask_only"', r"tiny\.toml.*mask_only"),
+        ('anatomy = "fetal_head"', 'anatomy = "liver"', r"anatomy 'liver': unknown"),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused_by_name(

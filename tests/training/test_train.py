@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge_runtime.build.bundle import manifest_toml  # noqa: E402
-from edge_runtime.errors import ConfigError  # noqa: E402
+from edge_runtime.errors import ConfigError, OutputError  # noqa: E402
 from edge_runtime.infer.model import Manifest  # noqa: E402
 from models.training import folds, ship, train  # noqa: E402
 from models.training.data import data_root  # noqa: E402
@@ -90,6 +92,69 @@ def test_a_checkpoint_of_another_network_is_refused(recipe: Recipe, tmp_path: Pa
     (tmp_path / "out" / "checkpoint.pt").write_bytes(b"cut off")
     with pytest.raises(ConfigError, match=r"checkpoint\.pt.*remove it"):
         train.train(recipe, tmp_path / "out")
+
+
+def test_a_checkpoint_that_saw_what_this_recipe_holds_out_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train.train(steps(recipe, 1), tmp_path / "out")
+    other = tiny(tmp_path, ('["07"]', '["00"]'))
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt: was made by another recipe.*remove it"):
+        train.train(other, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"weights\.pt: was trained by another recipe"):
+        export_onnx(other, tmp_path / "out" / "weights.pt", tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_checkpoint_that_is_something_else_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    torch.save([1, 2], tmp_path / "out" / "checkpoint.pt")
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt.*remove it"):
+        train.train(recipe, tmp_path / "out")
+
+
+def test_folds_with_a_subject_twice_are_refused_before_the_training_that_comes_first(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"\[splits\] folds: want 03 in just one"):
+        train.train(refit(recipe, ("00", "01", "02", "03"), ("03", "04", "05", "06", "07")), tmp_path / "out")
+    assert not any((tmp_path / "out").glob("*.pt"))
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_whole(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    train.train(steps(recipe, 1), out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    size = len(before["checkpoint.pt"]) // 2
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(OutputError, match=r"checkpoint\.pt: cannot be written"):
+            train.train(steps(recipe, 2), out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced_by_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(ConfigError, match="mine: is a folder with other things in it"):
+        ship.ship(recipe, tmp_path / "out", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
+
+
+def test_a_bundle_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    for name in ("new", "models/tiny", "models/.tiny.new"):  # the last: left by a kill
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.toml").write_text(name)
+    ship._replace(tmp_path / "models" / "tiny", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny"]
+    assert (tmp_path / "models" / "tiny" / "model.toml").read_text() == "new"
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch(recipe: Recipe, tmp_path: Path) -> None:

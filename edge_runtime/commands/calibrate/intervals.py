@@ -20,6 +20,7 @@ from edge_runtime.measure.profile import Width
 from edge_runtime.measure.settings import MeasureSettings
 
 SMALLEST = 1e-6  # labels that are the masks themselves
+WIDEST = 1000.0  # times the model's own
 DIGITS = 4  # of a half-width, rounded up
 
 
@@ -68,6 +69,11 @@ def _find(name: str, seen: Sequence[Seen], settings: MeasureSettings, coverage: 
         raise CalibrationError(
             f"--labels: {name} has {count} labelled subjects, an interval of {100 * coverage:.0f} % wants at least "
             f"{least(coverage)}; label more, or calibrate without --labels"
+        )
+    if own and factor > WIDEST:
+        raise CalibrationError(
+            f"--labels: {name} is off by {factor:.3g} times the model's own interval; the labels are not of these frames, "
+            "or hc_mm or the spacing is wrong"
         )
     width = Width(scale=_up(factor)) if own else Width(relative=_relative(name, factor))
     left_out = _left_out(scores, subjects, coverage)

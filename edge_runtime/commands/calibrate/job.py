@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import Reason
@@ -50,6 +52,8 @@ def calibrate(options: Options, progress: Callable[[str], None] | None = None) -
     Raises ConfigError, CalibrationError or OutputError in one line; then nothing is written.
     """
     name = _name(options)
+    if not 0 <= options.target < 0.5:  # also refuses NaN
+        raise ConfigError(f"--reject {options.target:g}: want a share from 0 to below 0.5")
     _require_writable(options.out)
     model = load_model(options.model)
     backend = open_gated(model, options.backend, options.precision, options.threads, say=progress)
@@ -163,9 +167,17 @@ def _gate(found: limits.Found, pipeline: Pipeline) -> Gate:
 
 
 def _write(out: Path, file: ProfileFile, pipeline: Pipeline) -> Profile:
-    """The profile as it lies on the disk, read back as `run` would."""
+    """The profile as it lies on the disk, read back as `run` would; one that cannot be used replaces nothing."""
+    content = toml_text(file).encode()
     try:
-        write_whole(out, toml_text(file).encode())
+        msgspec.toml.decode(content, type=ProfileFile)
+    except msgspec.ValidationError as exc:
+        raise CalibrationError(
+            f"--out {out}: these frames give a profile that cannot be used ({exc}); nothing was written, "
+            "check meta.csv and the labels"
+        ) from exc
+    try:
+        write_whole(out, content)
     except OSError as exc:
         raise OutputError(
             f"--out {out}: cannot be written ({exc.strerror}); nothing was; name another place"

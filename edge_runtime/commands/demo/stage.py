@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from edge_runtime.commands.evaluate import published_hc_mm
 from edge_runtime.commands.models import models
 from edge_runtime.errors import ConfigError
+from edge_runtime.frames.meta_csv import MetaTable
 from edge_runtime.infer.model import load_model
 
 MARKER = ".edge-runtime-demo"
@@ -95,6 +99,29 @@ def set_up(out: Path) -> Stage:
     return stage
 
 
+def claim(out: Path) -> AbstractContextManager[object]:
+    """Held while a demo is in the folder, and given back however its process ends: another one would make it anew
+    under its hands. Raises ConfigError where one is at it; what no demo made is `set_up`'s to refuse.
+    """
+    if out.exists() and not (out / MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
+        return nullcontext()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        marker = (out / MARKER).open("a")
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            marker.close()
+            raise
+    except BlockingIOError as exc:
+        raise ConfigError(
+            f"--out {out}: another demo runs in this folder; wait for it, or name another"
+        ) from exc
+    except OSError as exc:
+        raise ConfigError(f"--out {out}: cannot be written ({exc.strerror}); name another folder") from exc
+    return marker
+
+
 def write(path: Path, body: bytes) -> None:
     """Writes a file of the demo whole or not at all. Raises ConfigError."""
     part = path.with_name(f"{path.name}.part")
@@ -152,10 +179,17 @@ class Heads:
 
 
 def choose_heads(data: Path, work: Path) -> Heads | None:
-    """One image each of `HEADS` exams, from the smallest head to the largest in even steps: nobody picks."""
-    images = data / "fetal_head" / "images"
-    with (data / "fetal_head" / "meta.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("hc_mm") and (images / row["file"]).is_file()]
+    """One image each of `HEADS` exams, from the smallest head to the largest in even steps: nobody picks.
+
+    Raises ConfigError for a table that is damaged.
+    """
+    images, table = data / "fetal_head" / "images", data / "fetal_head" / "meta.csv"
+    listed = MetaTable.read(table).rows.items()
+    rows = [
+        {**row, "hc_mm": str(published_hc_mm(row, name))}
+        for name, row in listed
+        if row.get("hc_mm") and row.get("subject") and Path(name).name == name and (images / name).is_file()
+    ]
     kept = load_model("fetal_head").home / "test_subjects.txt"
     held_out = kept.is_file()
     if held_out:
@@ -172,7 +206,7 @@ def choose_heads(data: Path, work: Path) -> Heads | None:
     for row in rows:
         shutil.copyfile(images / row["file"], folder / row["file"])
     with (folder / "meta.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+        writer = csv.DictWriter(file, [name for name in rows[0] if name], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
     return Heads(folder, {row["file"]: float(row["hc_mm"]) for row in rows}, held_out)

@@ -44,6 +44,7 @@ from edge_runtime.commands.demo.stage import (
     Heads,
     Stage,
     choose_heads,
+    claim,
     echo_cine,
     find_data,
     installed,
@@ -79,8 +80,9 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
         raise ConfigError(f"--seconds {seconds:g}: want 2 to 3600")
     begun_ns = clock.monotonic_ns()
     real = find_data(data)
-    show = Show(set_up(out), seconds, installed(), say, progress)
     with ExitStack() as stack:
+        stack.enter_context(claim(out))
+        show = Show(set_up(out), seconds, installed(), say, progress)
         stack.enter_context(ending_with_us())
         show.connect(stack)
         show.stream(stack)
@@ -224,7 +226,11 @@ class Show:
 
     def heads(self, stack: ExitStack, data: Path) -> None:
         """Real fetal heads against their published circumference."""
-        self.real = choose_heads(data, self.stage.work)
+        try:
+            self.real = choose_heads(data, self.stage.work)
+        except ConfigError as exc:
+            self.problems.append(str(exc))
+            return
         if self.real is None:
             self.notes.append(f"no real heads: {data} has none of the exams that were kept out of training")
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import BackendError, ConfigError, first_line
 from edge_runtime.infer.backends.contract import Backend
 from edge_runtime.infer.model import Model, Precision
 
@@ -56,17 +57,29 @@ def open_backend(model: Model, name: str = "auto", precision: str = "auto", thre
     if threads < 1:
         raise ConfigError(f"--threads {threads}: want 1 or more")
     chosen = choose_backend(name, model, precision)
-    module, _, function = BACKENDS[chosen][0].partition(":")
-    load: Callable[[Model, str, int], Backend] = getattr(import_module(module), function)
+    load: Callable[[Model, str, int], Backend] = getattr(
+        _module(chosen), BACKENDS[chosen][0].partition(":")[2]
+    )
     return load(model, precision, threads)
 
 
 def offered_precisions(model: Model, name: str) -> tuple[Precision, ...]:
     """What the CPU backend `name`, which is not `auto`, can run `model` in on this processor."""
-    offers: Callable[[Model], tuple[Precision, ...]] = import_module(
-        BACKENDS[name][0].partition(":")[0]
-    ).offers
+    offers: Callable[[Model], tuple[Precision, ...]] = _module(name).offers
     return offers(model)
+
+
+def _module(name: str) -> ModuleType:
+    """The backend's module. Raises BackendError where its library is there and does not load: it may want one of the
+    system's own."""
+    place, library, _ = BACKENDS[name]
+    try:
+        return import_module(place.partition(":")[0])
+    except (ImportError, OSError) as exc:
+        raise BackendError(
+            f"backend {name}: {library} is installed and cannot be loaded ({first_line(exc)}); install it again, or "
+            "choose another --backend"
+        ) from exc
 
 
 def accepted_precision(model: Model, asked: str, offers: tuple[Precision, ...], backend: str) -> Precision:
