@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_runtime.codes import Reason
 from edge_runtime.errors import BackendError, FrameError
 from edge_runtime.infer.backends.contract import Backend
-from edge_runtime.infer.model import Model
+from edge_runtime.infer.model import Model, OutputSpec
 from edge_runtime.types import Geometry, Mask
 
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -205,18 +205,28 @@ def postprocess_for(model: Model, backend: Backend) -> Postprocess:
         )
     _require_words(model, outputs)
     classes = max(1, shape[1] - 1)
-    names = spec.labels or tuple(f"class_{k}" for k in range(1, classes + 1))
+    names = _names(spec, classes)
     if len(names) != classes:
         raise BackendError(
             f"{model.home}: output {mask!r} has {shape[1]} channels, want {len(names)} labels and a background"
         )
-    keep_largest = model.manifest.anatomy != "mask_only"
+    return _postprocess(model, mask, spec.activation, names)
+
+
+def _names(spec: OutputSpec, count: int) -> tuple[str, ...]:
+    return spec.labels or tuple(f"class_{k}" for k in range(1, count + 1))
+
+
+def _postprocess(model: Model, mask: str, activation: Activation, names: tuple[str, ...]) -> Postprocess:
+    """With what the manifest says, whoever decides."""
+    spec = model.manifest.output
     return Postprocess(
         mask,
-        spec.activation,
+        activation,
         names,
         spec.presence,
-        keep_largest,
+        keep_largest=model.manifest.anatomy != "mask_only",
+        decided=mask == LABELS,
         rotation=spec.rotation,
         polarity=spec.polarity,
     )
@@ -238,17 +248,7 @@ def _postprocess_decided(model: Model, outputs: Mapping[str, tuple[int, ...]]) -
             raise BackendError(f"{model.home}: no output {name!r}, the engine has {', '.join(outputs)}")
     _require_words(model, outputs)
     count = outputs[ROWS][1]
-    names = spec.labels or tuple(f"class_{k}" for k in range(1, count + 1))
+    names = _names(spec, count)
     if len(names) != count:
         raise BackendError(f"{model.home}: the engine decides {count} labels, want {len(names)}")
-    keep_largest = model.manifest.anatomy != "mask_only"
-    return Postprocess(
-        LABELS,
-        "none",
-        names,
-        spec.presence,
-        keep_largest,
-        decided=True,
-        rotation=spec.rotation,
-        polarity=spec.polarity,
-    )
+    return _postprocess(model, LABELS, "none", names)
