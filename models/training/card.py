@@ -77,6 +77,8 @@ says so below and in FP32 here.{_runtime_again(recipe)}
 
 {table((name, "", "95 % interval (bootstrap over images)"), _error_rows(test, unit))}
 
+All {results["held_out"]["images"]} images of tune, conformal and test, each as it was judged:
+
 ![Bland-Altman](bland_altman.png)
 
 The ten images of lowest Dice, by name (no picture of a patient is in this repository):

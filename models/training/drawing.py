@@ -19,7 +19,11 @@ def bland_altman(true: NDArray[np.float64], error: NDArray[np.float64], name: st
     for level, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
         axes.axhline(level, color="#b5482a", linewidth=1.2, linestyle=style)
         axes.annotate(
-            f"{level:+.2f}", (1.0, level), xycoords=("axes fraction", "data"), fontsize=8, va="center"
+            f"{level:+,.0f}" if abs(bias) + spread > 100 else f"{level:+.2f}",
+            (1.0, level),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            va="center",
         )
     axes.plot(true + error / 2, error, "o", color="#1d5b79", markersize=3.5, alpha=0.7)
     axes.set_xlabel(f"mean of measured and true {name}, {unit}")

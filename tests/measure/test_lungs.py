@@ -59,6 +59,14 @@ def test_the_width_is_of_one_row_not_of_the_bounding_box():
     assert found[Name.LUNG_WIDTH].value == pytest.approx(130 * CELL_MM[1])
 
 
+def test_a_chest_too_narrow_for_an_adult_is_withheld_since_its_scale_cannot_be_true():
+    shrunk = Spacing(0.4, 0.35, SpacingSource.META_CSV)  # half of the truth, as in a file that kept its tag
+    found = by_name(lungs.measure(chest(), shrunk, None, SETTINGS))
+    for measurement in found.values():
+        assert measurement.value is None
+        assert Reason.OUT_OF_RANGE in measurement.reasons
+
+
 def test_without_a_spacing_only_the_ratio_has_its_name():
     found = by_name(lungs.measure(chest(), None, Reason.SPACING_ZERO, SETTINGS))
     assert list(found) == [

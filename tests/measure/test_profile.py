@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_runtime.codes import Hint, Reason
@@ -115,7 +116,11 @@ def test_a_width_that_ignores_the_models_own_is_refused(tmp_path: Path) -> None:
 
 def test_more_presence_is_asked_for_and_withholds(tmp_path: Path) -> None:
     strict = opened(kept(tmp_path, gate=msgspec.structs.replace(GATE, min_presence=1.0)))
-    result = strict.step(a_head())
+    head = a_head()
+    dim = replace(
+        head, pixels=(head.pixels * 0.2).astype(np.uint8)
+    )  # a bright one is certain to the last bit
+    result = strict.step(dim)
     strict.close()
     assert Reason.FOREIGN_IMAGE in result.reasons
 

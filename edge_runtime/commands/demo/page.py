@@ -144,7 +144,7 @@ def _tile(number: str, words: str, kind: str = "") -> str:
 
 _SEEN = (
     "Each contour belongs to a finding that was reported and lies on the very frame the finding names; the frame is "
-    "found again by its hash. Where a finding is withheld there is no contour and no number."
+    "found again by its hash. Where a finding is withheld there is no number, and of a foreign picture no contour."
 )
 _TAKEN = (
     "One drawn chest, taken in four ways. While the picture can still be taken again, the finding says what is wrong "
