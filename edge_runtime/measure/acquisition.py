@@ -127,13 +127,13 @@ def _cells(touched: NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(touched))
 
 
-def visible(picture: NDArray[np.uint8], content: Box) -> Box:
+def visible(picture: NDArray[np.uint8], content: Box, dark: int = DARK, bright: int = BRIGHT) -> Box:
     """The part of `content` without the bands at its edges that are black, or white, from end to end."""
     inside = picture[content.y0 : content.y1, content.x0 : content.x1]
     height, width = inside.shape
-    dark, bright = cv2.inRange(inside, 0, DARK), cv2.inRange(inside, BRIGHT, 255)
-    top, bottom = _bands(_shares(dark, 1), _shares(bright, 1))
-    left, right = _bands(_shares(dark, 0), _shares(bright, 0))
+    black, white = cv2.inRange(inside, 0, dark), cv2.inRange(inside, bright, 255)
+    top, bottom = _bands(_shares(black, 1), _shares(white, 1))
+    left, right = _bands(_shares(black, 0), _shares(white, 0))
     return Box(content.x0 + left, content.y0 + top, content.x0 + width - right, content.y0 + height - bottom)
 
 
