@@ -20,6 +20,7 @@ from edge_runtime.infer.postprocess import Postprocess, postprocess_for
 from edge_runtime.infer.preprocess import Preprocess, preprocess_for
 from edge_runtime.measure.acquisition import hint_of, reasons_of
 from edge_runtime.measure.anatomy import ELLIPTIC, acquisition, labels_of, measure
+from edge_runtime.measure.cover import covered
 from edge_runtime.measure.ellipse import outlined
 from edge_runtime.measure.findings import assemble
 from edge_runtime.measure.profile import Profile
@@ -110,6 +111,8 @@ class Pipeline:
                 taken = acquisition(anatomy, found, grey, verdict.reasons, self.settings)
                 if taken is not None:
                     verdict = spoilt(verdict, reasons_of(taken), hint_of(taken))
+                elif anatomy in ELLIPTIC and covered(found, grey):
+                    verdict = spoilt(verdict, (Reason.CUT_BY_BORDER,), Hint.CENTER_STRUCTURE)
                 assembled = assemble(measured, verdict.reasons)
                 mask = outlined(found) if self.model.manifest.output.outline == "ellipse" else found
         except FrameError as error:

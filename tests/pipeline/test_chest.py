@@ -17,12 +17,14 @@ from edge_runtime.commands.words import acquisition_in_words
 from edge_runtime.frames.memory import MemorySource
 from edge_runtime.infer.backends.contract import Slot
 from edge_runtime.infer.backends.null import NullBackend
+from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import LimitSpec, Manifest, Model, OutputSpec, load_model
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Acquisition, Finding, Frame, Origin, Spacing, encode
 from tests.builders import finding
 from tests.golden.test_golden import Drawn, picture
+from tests.real import DATA, needs_data
 from tests.sync.test_wire import STAMP
 
 GRID = (256, 256)
@@ -242,3 +244,32 @@ def test_a_run_tells_how_the_xrays_were_taken(tmp_path: Path, backend: DrawnLung
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["acquisition"]["ok"] for line in lines] == [True] * 3
     assert running.reporter.acquired[True] == 3
+
+
+@needs_data
+@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+def test_a_real_chest_that_is_cut_off_gives_the_shipped_model_no_number(edge: str) -> None:
+    """By the model's own masks, which end a little before an edge; cut by a fifth of the lungs' extent."""
+    model = load_model("lungs")
+    pipeline = build_pipeline(model, open_backend(model, "openvino", "fp32"))
+    shown = []
+    try:
+        for path in sorted((DATA / "lungs" / "images").iterdir())[::5]:
+            pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            truth = cv2.imread(str(DATA / "lungs" / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
+            assert pixels is not None
+            assert truth is not None
+            x, y, wide, high = cv2.boundingRect(truth)
+            kept = {
+                "top": np.s_[y + high // 5 :],
+                "bottom": np.s_[: y + high - high // 5],
+                "left": np.s_[:, x + wide // 5 :],
+                "right": np.s_[:, : x + wide - wide // 5],
+            }[edge]
+            part = np.ascontiguousarray(pixels[kept])
+            result = pipeline.step(Frame(part, 0, 0, Origin(SourceKind.FOLDER, path.name), "0.cut"))
+            if result.status is not Status.WITHHELD:
+                shown.append(path.name)
+    finally:
+        pipeline.close()
+    assert shown == []
