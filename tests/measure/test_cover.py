@@ -46,6 +46,12 @@ def test_a_head_behind_a_band_is_covered_whether_or_not_its_mask_goes_on_there(
     assert covered(mask_of(WHERE, found, names=("head",)), picture)
 
 
+def test_a_mask_that_goes_on_to_the_end_of_the_picture_is_covered_too() -> None:
+    picture = TISSUE.copy()
+    picture[SIDES["right"]] = 0
+    assert covered(mask_of(WHERE, head((150, 60)), names=("head",)), picture)
+
+
 def test_a_head_in_a_whole_picture_or_beside_a_band_is_not_covered() -> None:
     whole = mask_of(WHERE, head(), names=("head",))
     assert not covered(whole, TISSUE)
