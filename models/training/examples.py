@@ -83,7 +83,7 @@ class Examples:
             image = placement.pasted(item.image, frame.image, item.masks.max(0), rng)
             item = Stored(image, item.masks, item.content, item.kind)
         image, masks = placement.placed(item, vary, rng, light)
-        if vary.cut and rng.random() < vary.cut:
+        if vary.cut and rng.random() < vary.cut:  # no draw without it: such a recipe keeps its random stream
             image, masks = placement.cut_off(image, masks, rng)
         elif not light and rng.random() < vary.window:
             image = placement.windowed(image, masks, True, rng)

@@ -40,8 +40,9 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
             train(fold, home, workers)
         export_onnx(fold, home / "weights.pt", home / "model.onnx")
     each: list[list[Case]] = []
+    everyone = own_items(recipe, root)
     for number, held in enumerate(folds):
-        items = [item for item in own_items(recipe, root) if item.subject in held]
+        items = [item for item in everyone if item.subject in held]
         with closing(pipeline_of(recipe, fold_home(out, number) / "model.onnx", REFERENCE)) as pipeline:
             each.append(cases_of(recipe, root, {REFERENCE: pipeline}, items)[REFERENCE])
     everything = [case for cases in each for case in cases]

@@ -16,11 +16,8 @@ KEEP = 0.96  # of the tune split's own images
 COVERAGE = 0.9
 FEWEST_IN_BAND = 19  # of a split-conformal band: below it the 90 % rank is the largest of a few
 WORST = 10
-UNLIMITED = {
-    "min_presence": 0.0,
-    "min_confidence": 0.0,
-    "min_ellipse_iou": 0.0,
-}  # a rule that withholds nothing
+# A rule that withholds nothing.
+UNLIMITED = {"min_presence": 0.0, "min_confidence": 0.0, "min_ellipse_iou": 0.0}
 Floats = NDArray[np.float64]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import math
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError, EdgeError, OutputError, first_line
+from edge_runtime.files import write_whole
 from edge_runtime.measure.anatomy import ELLIPTIC
 from models.training.data import Stored, data_root, fold_subjects, load_training
 from models.training.examples import Example, Examples
@@ -144,14 +145,12 @@ def _require_writable(out: Path) -> None:
 
 
 def _keep(record: dict[str, object], path: Path) -> None:
-    """Saves `record`, whole or not at all. Raises OutputError; torch's own writer says RuntimeError for a full disk."""
-    new = path.with_suffix(".new")
+    """Saves `record`, whole or not at all. Raises OutputError."""
+    content = io.BytesIO()
+    torch.save(record, content)
     try:
-        torch.save(record, new)
-        new.replace(path)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
+        write_whole(path, content.getvalue())
+    except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({first_line(error)}); free some space or name another --out"
         ) from error
