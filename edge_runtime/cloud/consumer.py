@@ -18,7 +18,8 @@ from typing import Annotated
 import msgspec
 
 from edge_runtime import clock
-from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow
+from edge_runtime.cloud.rows import Poison, StoreRow
+from edge_runtime.cloud.store import RowRefusedError, Store
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.link import Broker, Link, Message, Received, Settings, Tls
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics, parse_event
