@@ -240,6 +240,7 @@ def uplink(as_json: bool, **flags: Any) -> None:
     metavar="S",
     help="Stop after this long without one.",
 )
+@click.option("--http", default=None, metavar="HOST:PORT", help="Answer /metrics and /healthz there.")
 @as_json
 def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_runtime.sync.wire import SeqRange
+from edge_runtime.records import RecordKind
+from edge_runtime.sync.wire import RejectCode, SeqRange
 
 # A table, by what its rows are, and the name of its id.
 TABLES = {"finding": ("findings", "finding_id"), "event": ("events", "event_id")}
@@ -20,7 +21,7 @@ QUARANTINE = ("digest", "topic", "reason", "received_at", "payload")
 class StoreRow(NamedTuple):
     """One record as it is stored."""
 
-    kind: str  # finding, event, mask, telemetry, gap, audit
+    kind: RecordKind
     device_id: str
     id: str
     seq: int
@@ -43,7 +44,7 @@ class Poison:
     payload: bytes
     stream: tuple[str, str] | None = None  # device and epoch, where the message names them
     seq: int = 0
-    code: str = "refused"  # the receipt's word for the reason
+    code: RejectCode = "refused"
 
     def values(self) -> tuple[object, ...]:
         return self.digest, self.topic, self.reason, self.received_at, self.payload
