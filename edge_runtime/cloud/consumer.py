@@ -202,7 +202,9 @@ class Consumer:
                 return self._stored(batch[:half]) + self._stored(batch[half:])
             bad = batch[0]
             if bad.row is None:
-                raise UplinkError(str(exc)) from exc  # not even as poison: an outage, whatever the driver calls it
+                raise UplinkError(
+                    str(exc)
+                ) from exc  # not even as poison: an outage, whatever the driver calls it
             poison = poisoned(bad.received, bad.sender, "refused", str(exc), clock.utc_now())
         return self._stored([Judged(bad.received, bad.sender, None, poison)])
 

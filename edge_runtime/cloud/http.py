@@ -54,7 +54,7 @@ def serving(
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
             """Nobody reads a line for each scrape."""
 
     class Server(ThreadingHTTPServer):

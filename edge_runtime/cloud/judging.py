@@ -168,9 +168,7 @@ def poisoned(
     digest = hashlib.sha256(received.topic.encode() + b"\0" + received.payload).hexdigest()
     stream = (sender.device.device, sender.epoch) if sender else None
     seq = sender.seq if sender else 0
-    return Poison(
-        digest, received.topic, one_line(reason), received_at, received.payload, stream, seq, code
-    )
+    return Poison(digest, received.topic, one_line(reason), received_at, received.payload, stream, seq, code)
 
 
 def receipts_for(batch: Sequence[Judged]) -> list[Message]:

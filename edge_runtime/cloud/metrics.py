@@ -39,14 +39,23 @@ class Metrics:
         counter, gauge, histogram = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
         self._stored = of(counter, "stored", "Records that were new", "table")
         self._repeated = of(counter, "repeated", "Records that had been stored before")
-        self._rejected = of(counter, "rejected", "Messages answered with a rejecting receipt, by its code", "code")
+        self._rejected = of(
+            counter, "rejected", "Messages answered with a rejecting receipt, by its code", "code"
+        )
         self._batches = of(counter, "batches", "Transactions")
-        self._commit = of(histogram, "commit_seconds", "Time of a transaction, its sync to disk included", buckets=_COMMIT_S)
+        self._commit = of(
+            histogram, "commit_seconds", "Time of a transaction, its sync to disk included", buckets=_COMMIT_S
+        )
         self._lag = of(
-            histogram, "lag_seconds", "From made to received, where the device's clock was synced", buckets=_LAG_S
+            histogram,
+            "lag_seconds",
+            "From made to received, where the device's clock was synced",
+            buckets=_LAG_S,
         )
         self._devices = of(gauge, "devices", "Devices heard since the start")
-        self._missing = of(gauge, "missing_numbers", "Numbers below the highest that are late or lost, of all devices")
+        self._missing = of(
+            gauge, "missing_numbers", "Numbers below the highest that are late or lost, of all devices"
+        )
         self._holes = of(gauge, "missing_streams", "Streams that such numbers are of")
         self._connects = of(counter, "connects", "Connections made to the broker")
         self._heard: set[str] = set()
@@ -87,7 +96,8 @@ def _lag_s(row: StoreRow) -> float | None:
     """From made to received; None where one of the two is no time."""
     try:
         made, came = (
-            datetime.fromisoformat(moment.replace("Z", "+00:00")) for moment in (row.created_at, row.received_at)
+            datetime.fromisoformat(moment.replace("Z", "+00:00"))
+            for moment in (row.created_at, row.received_at)
         )
         return max(0.0, (came - made).total_seconds())
     except (ValueError, TypeError):  # TypeError: a time without its zone

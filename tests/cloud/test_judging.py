@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edge_runtime.cloud.consumer import _poison, judge, receipts_for
+from edge_runtime.cloud.judging import judge, poisoned, receipts_for
 from edge_runtime.codes import Clock
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.link import Received
@@ -98,7 +97,9 @@ def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, rea
 
 def test_a_reason_is_bounded_and_clean_before_it_is_stored_and_sent() -> None:
     judged = judge(changed(schema_version="\x1b[31m" + "x" * 5000), NOW)
-    noted = replace(judged, poison=_poison(judged.received, "\x1b[31m\n" + "x" * 5000, NOW))
+    noted = judged._replace(
+        poison=poisoned(judged.received, judged.sender, "schema", "\x1b[31m\n" + "x" * 5000, NOW)
+    )
     assert noted.poison is not None
     (receipt,) = receipts_for([noted])
     reason = decode_receipt(receipt.payload).reason
