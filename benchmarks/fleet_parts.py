@@ -66,7 +66,17 @@ def real_findings(count: int = 50) -> list[dict[str, Any]]:
         source = f"phantom:fetal_head?frames={count}"
         options = ["--state", f"{folder}/state", "--out", f"{folder}/out.jsonl", "--json"]
         subprocess.run(
-            [sys.executable, "-m", "edge_runtime", "run", "--model", "fetal_head", "--source", source, *options],
+            [
+                sys.executable,
+                "-m",
+                "edge_runtime",
+                "run",
+                "--model",
+                "fetal_head",
+                "--source",
+                source,
+                *options,
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
         )

@@ -29,7 +29,9 @@ def _packet(kind: int, *parts: bytes) -> bytes:
 
 def connect(client_id: str, keepalive_s: int = 60) -> bytes:
     """Clean start, no session kept, no will."""
-    return _packet(0x10, _text("MQTT"), b"\x05\x02", keepalive_s.to_bytes(2, "big"), b"\x00", _text(client_id))
+    return _packet(
+        0x10, _text("MQTT"), b"\x05\x02", keepalive_s.to_bytes(2, "big"), b"\x00", _text(client_id)
+    )
 
 
 def subscribe(topic: str) -> bytes:

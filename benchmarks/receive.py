@@ -193,7 +193,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--findings", type=int, default=10_000)
     parser.add_argument("--devices", type=int, nargs="*", default=[10, 500])
-    parser.add_argument("--no-file", action="store_true", help="print only, leave benchmarks/results as it is")
+    parser.add_argument(
+        "--no-file", action="store_true", help="print only, leave benchmarks/results as it is"
+    )
     arguments = parser.parse_args()
     why = lacking()
     if why is not None:
@@ -204,7 +206,9 @@ def main() -> int:
         results.append(compared(arguments.rounds, arguments.findings, devices, findings))
         print(json.dumps(results[-1]), flush=True)
     if not arguments.no_file:
-        RESULTS.write_text(json.dumps({"date": began, "cores": os.cpu_count(), "runs": results}, indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps({"date": began, "cores": os.cpu_count(), "runs": results}, indent=1) + "\n"
+        )
     return 0 if all(result["ratio"] >= 0.8 for result in results) else 1
 
 
