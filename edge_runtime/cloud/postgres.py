@@ -9,6 +9,7 @@ nothing about MQTT.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,15 +71,18 @@ class PostgresStore:
 
     def _connect(self) -> None:
         try:
-            self._db = db = self._psycopg.connect(
-                self._url, connect_timeout=10, application_name="edge-runtime receive", autocommit=True
-            )
-            if db.info.server_version < _OLDEST:
-                raise ConfigError(f"store {self._where()}: PostgreSQL is too old; want 14 or later")
-            # a server tuned for speed answers before the disk has it, and a receipt would be a lie
-            if db.execute("SHOW synchronous_commit").fetchone()[0] == "off":
-                db.execute("SET synchronous_commit = on")
-            self._migrate()
+            with ExitStack() as on_failure:
+                self._db = db = self._psycopg.connect(
+                    self._url, connect_timeout=10, application_name="edge-runtime receive", autocommit=True
+                )
+                on_failure.callback(db.close)
+                if db.info.server_version < _OLDEST:
+                    raise ConfigError(f"store {self._where()}: PostgreSQL is too old; want 14 or later")
+                # a server tuned for speed answers before the disk has it, and a receipt would be a lie
+                if db.execute("SHOW synchronous_commit").fetchone()[0] == "off":
+                    db.execute("SET synchronous_commit = on")
+                self._migrate()
+                on_failure.pop_all()
         except self._psycopg.Error as exc:
             raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
 

@@ -61,3 +61,25 @@ def read(url: str) -> Reader:
     return run
 
 
+
+
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def write(url: str) -> Write:
+    """Runs a statement over a connection of its own, and commits it."""
+
+    def run(sql: str) -> None:
+        if url.startswith("sqlite"):
+            import sqlite3
+
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
+                db.execute(sql)
+            return
+        import psycopg
+
+        with psycopg.connect(url) as db:
+            db.execute(sql.encode())
+
+    return run
