@@ -108,7 +108,9 @@ class Line(asyncio.Protocol):
                     self.refused += receipt.status != "stored"
 
 
-async def connected(port: int, devices: int, findings: list[dict[str, Any]], times: list[float]) -> list[Line]:
+async def connected(
+    port: int, devices: int, findings: list[dict[str, Any]], times: list[float]
+) -> list[Line]:
     """All of them, subscribed to their receipts."""
     gate = asyncio.Semaphore(CONNECTING)
 
@@ -205,7 +207,9 @@ def in_the_database(url: str, numbers: dict[str, int]) -> dict[str, int]:
     import psycopg
 
     with psycopg.connect(url) as db:
-        counted = db.execute("SELECT device_id, count(*), count(DISTINCT seq) FROM findings GROUP BY 1").fetchall()
+        counted = db.execute(
+            "SELECT device_id, count(*), count(DISTINCT seq) FROM findings GROUP BY 1"
+        ).fetchall()
         rows = {device: (stored, different) for device, stored, different in counted}
         missing = db.execute("SELECT coalesce(sum(numbers), 0)::bigint FROM missing").fetchone()
         quarantined = db.execute("SELECT count(*) FROM quarantine").fetchone()
@@ -284,18 +288,24 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--devices", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=500.0, help="findings a second, of all devices together")
+    parser.add_argument(
+        "--rate", type=float, default=500.0, help="findings a second, of all devices together"
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--consumers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-file", action="store_true", help="print only, leave benchmarks/results as it is")
+    parser.add_argument(
+        "--no-file", action="store_true", help="print only, leave benchmarks/results as it is"
+    )
     arguments = parser.parse_args()
     why = lacking()
     if why is not None:
         parser.error(why)
     if files_allowed() < arguments.devices + 200:
-        parser.error(f"{arguments.devices} devices need as many open files: ulimit -n {arguments.devices + 200}")
+        parser.error(
+            f"{arguments.devices} devices need as many open files: ulimit -n {arguments.devices + 200}"
+        )
     results = []
     for number in range(arguments.rounds):
         seed = arguments.seed + number

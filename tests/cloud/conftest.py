@@ -61,8 +61,6 @@ def read(url: str) -> Reader:
     return run
 
 
-
-
 Write = Callable[[str], None]
 
 

@@ -17,7 +17,9 @@ FIRST = {database: migrations(database)[0].statements for database in ("sqlite",
 
 
 def test_both_databases_have_the_same_migrations_numbered_from_one() -> None:
-    names = [[(one.version, one.name) for one in migrations(database)] for database in ("sqlite", "postgresql")]
+    names = [
+        [(one.version, one.name) for one in migrations(database)] for database in ("sqlite", "postgresql")
+    ]
     assert names[0] == names[1]
     assert [version for version, _ in names[0]] == list(range(1, len(names[0]) + 1))
 
@@ -58,7 +60,9 @@ def test_a_migration_that_fails_changes_nothing(
 ) -> None:
     open_store(url).close()
     before = migrations("sqlite")
-    broken = schema.Migration(999, "broken", ("CREATE TABLE extra (x INTEGER)", "CREATE TABLE findings (x INTEGER)"))
+    broken = schema.Migration(
+        999, "broken", ("CREATE TABLE extra (x INTEGER)", "CREATE TABLE findings (x INTEGER)")
+    )
     monkeypatch.setattr(schema, "migrations", lambda database: (*before, broken))
     with pytest.raises(UplinkError, match="findings"):
         open_store(url)
@@ -76,7 +80,9 @@ def test_receivers_that_start_together_make_the_tables_once(url: str, read: Read
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_receiver_that_may_only_write_rows_is_enough_once_the_tables_are_made(url: str, write: Write) -> None:
+def test_a_receiver_that_may_only_write_rows_is_enough_once_the_tables_are_made(
+    url: str, write: Write
+) -> None:
     open_store(url).close()
     write("DROP ROLE IF EXISTS receiver")
     write("CREATE ROLE receiver LOGIN")

@@ -12,6 +12,7 @@ from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
 from tests.cloud.conftest import POISON, ROW, Reader
 
+
 def test_a_finding_is_stored_with_the_columns_of_the_contract_and_its_body_to_the_letter(
     store: Store, read: Reader
 ) -> None:

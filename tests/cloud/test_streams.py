@@ -12,7 +12,9 @@ HOLES = "SELECT device_id, epoch, first, last, numbers FROM missing ORDER BY 1, 
 
 
 def rows(*seqs: int, device: str = "dev-1", epoch: str = "e1") -> list[StoreRow]:
-    return [ROW._replace(id=f"{device}-{epoch}-{seq}", device_id=device, epoch=epoch, seq=seq) for seq in seqs]
+    return [
+        ROW._replace(id=f"{device}-{epoch}-{seq}", device_id=device, epoch=epoch, seq=seq) for seq in seqs
+    ]
 
 
 def gap(seq: int, *lost: tuple[int, int]) -> StoreRow:
@@ -32,7 +34,9 @@ def test_numbers_below_the_highest_that_did_not_come_are_missing(store: Store, r
     assert store.missing() == Missing(0, 0)
 
 
-def test_the_first_number_is_one_and_each_device_and_epoch_counts_for_itself(store: Store, read: Reader) -> None:
+def test_the_first_number_is_one_and_each_device_and_epoch_counts_for_itself(
+    store: Store, read: Reader
+) -> None:
     store.put(rows(3) + rows(1, 2, device="dev-2") + rows(2, epoch="e2"))
     assert read(HOLES) == [("dev-1", "e1", 1, 2, 2), ("dev-1", "e2", 1, 1, 1)]
 
