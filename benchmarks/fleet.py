@@ -260,7 +260,11 @@ def run(devices: int, rate: float, seconds: float, consumers: int, seed: int) ->
                 receiver.terminate()
                 receiver.wait(20)
         return {
-            **{"devices": devices, "rate": rate, "seconds": seconds, "consumers": consumers, "seed": seed},
+            "devices": devices,
+            "rate": rate,
+            "seconds": seconds,
+            "consumers": consumers,
+            "seed": seed,
             **report,
             **in_the_database(postgres.url, numbers),
             "receiver_cpu_s": round(after[0] - before[0], 1),

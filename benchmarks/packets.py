@@ -34,8 +34,8 @@ def connect(client_id: str, keepalive_s: int = 60) -> bytes:
     )
 
 
-def subscribe(topic: str) -> bytes:
-    return _packet(0x82, b"\x00\x01\x00", _text(topic), b"\x01")
+def subscribe(topic: str, qos: int = 1) -> bytes:
+    return _packet(0x82, b"\x00\x01\x00", _text(topic), bytes([qos]))
 
 
 def puback(mid: int) -> bytes:
