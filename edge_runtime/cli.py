@@ -86,7 +86,10 @@ state_option = click.option(
     "--state", type=FOLDER, default=None, help="State directory (default: this user's)."
 )
 which_option = click.option(
-    "--which", type=click.Choice(["pending", "delivered", "dead", "all"]), default="all", show_default=True
+    "--which",
+    type=click.Choice(["pending", "delivered", "dead", "held", "all"]),
+    default="all",
+    show_default=True,
 )
 config_option = click.option(
     "--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state)."
@@ -248,6 +251,20 @@ def receive(as_json: bool, **flags: Any) -> None:
 
     ends_by_itself = flags["limit"] is not None or flags["idle_exit_s"] is not None
     report = command.run(**flags, on_notice=_quiet if ends_by_itself and not sys.stderr.isatty() else _say)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime mark last --urgent --state state"))
+@click.argument("finding", metavar="FINDING")
+@click.option("--urgent", is_flag=True, required=True, help="It cannot wait: send it before all else.")
+@state_option
+@as_json
+def mark(finding: str, urgent: bool, state: Path | None, as_json: bool) -> None:
+    """A person's mark on a finding, by its id or `last`."""
+    from edge_runtime.commands import mark as command
+    from edge_runtime.commands.state import default_state
+
+    report = command.run(finding=finding, state=state or default_state())
     show(report, as_json, command.lines(report))
 
 

@@ -22,6 +22,7 @@ from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync import database, retention
 from edge_runtime.sync.batch import Batch, Row, Stamp
 from edge_runtime.sync.database import open_db, read_meta
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.retention import NO_DAYS, Days
 from edge_runtime.sync.state import (
     DATABASE,
@@ -197,7 +198,12 @@ class Journal:
             raise database.journal_error(self.state_dir, exc) from exc
 
     def _write(self, batch: Batch) -> None:
-        self._db.executemany(database.ADD_JOURNAL, [row[:-1] for row in batch.rows])
+        low = [row for row in batch.rows if row.lane >= Lane.TELEMETRY]
+        self._db.executemany(
+            database.ADD_JOURNAL,
+            [(*row[:5], b"" if row.lane >= Lane.TELEMETRY else row.body) for row in batch.rows],
+        )
+        self._db.executemany(database.ADD_LOW, [(row.seq, row.body) for row in low])
         self._db.executemany(database.ADD_OUTBOX, [(row.seq, row.lane) for row in batch.rows])
         retention.told(self._db, batch.told)
         self._db.execute("COMMIT")

@@ -133,8 +133,8 @@ class Outbox:
     def pending(self, lane: Lane, after_seq: int, limit: int) -> list[OutboxRow]:
         """At most `limit` undelivered rows of a lane above `after_seq`, oldest first."""
         sql = (
-            "SELECT outbox.seq, kind, id, exam_id, created_at, body, lane FROM outbox JOIN journal USING (seq)"
-            " WHERE lane = ? AND outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
+            f"SELECT {database.RECORD}, lane FROM outbox JOIN journal USING (seq) LEFT JOIN low USING (seq)"
+            " WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
         return [OutboxRow(*row) for row in self._read(sql, lane, after_seq, limit)]
 
@@ -241,8 +241,21 @@ class Outbox:
             last_seq=last,
         )
 
+    def finding(self, finding_id: str) -> OutboxRow | None:
+        """The finding of this id; None when it is not, or no longer, in the journal."""
+        return self._one("AND id = ?", finding_id)
+
+    def last_finding(self) -> OutboxRow | None:
+        """The newest one; None without any."""
+        return self._one("")
+
+    def _one(self, where: str, *values: str) -> OutboxRow | None:
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = 'finding'"
+        rows = self._read(f"{sql} {where} ORDER BY seq DESC LIMIT 1", *values)
+        return OutboxRow(*rows[0]) if rows else None
+
     def _of_kind(self, kind: RecordKind) -> list[OutboxRow]:
-        sql = "SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE kind = ? ORDER BY seq"
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = ? ORDER BY seq"
         return [OutboxRow(*row) for row in self._read(sql, kind)]
 
     def reasons(self, seqs: Iterable[int]) -> dict[int, str]:
@@ -254,7 +267,7 @@ class Outbox:
         """The journal's records in order, page by page: no transaction stays open between them."""
         last = 0
         while rows := self._read(
-            f"SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE seq > ? AND {_WHERE[which]}"
+            f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE seq > ? AND {_WHERE[which]}"
             " ORDER BY seq LIMIT ?",
             last,
             page,
