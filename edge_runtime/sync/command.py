@@ -203,4 +203,3 @@ def decode_answer(payload: bytes) -> Answer:
     if answer.v != COMMAND_VERSION:
         raise UplinkError(f"answer: want version {COMMAND_VERSION}, got {answer.v}")
     return answer
-

@@ -22,11 +22,11 @@ from edge_runtime.sync.command import (
     SendState,
     SetProfile,
 )
+from edge_runtime.sync.outbox import Change, Kept
 from edge_runtime.sync.said import Said
 from edge_runtime.sync.wire import DeviceState, SeqRange, ranges_of
 
 PROFILE_KEY = "link_profile"  # in the database's table of facts
-Change = tuple[str, tuple[object, ...]]  # an SQL statement and its values
 
 
 class Failed(Exception):  # noqa: N818 - an answer, not a fault
@@ -35,15 +35,6 @@ class Failed(Exception):  # noqa: N818 - an answer, not a fault
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
         self.code, self.text = code, text
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What became of some numbers of this device's sequence."""
-
-    here: tuple[int, ...]  # delivered or waiting: can be sent again
-    dead: tuple[int, ...]  # the cloud rejected them; they stay put aside
-    gone: tuple[int, ...]  # removed, by age or for room
 
 
 class Records(Protocol):

@@ -8,7 +8,8 @@ those of trusted keys apart from all others, so that junk neither fills the disk
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass, field
+from typing import Any
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
@@ -39,8 +40,7 @@ MINUTE_S, DAY_S = 60.0, 86_400.0
 
 def now() -> Now:
     """This moment, as a judgement wants it."""
-    utc = datetime.fromisoformat(clock.utc_now().replace("Z", "+00:00"))
-    return Now(clock.monotonic_ns(), utc, clock.clock_quality())
+    return Now(clock.monotonic_ns(), clock.utc(), clock.clock_quality())
 
 
 class Commander:
@@ -83,7 +83,7 @@ class Commander:
                 self._notice(f"commands: {count} were too many and not answered")
                 try:
                     with self._journal.batch() as batch:
-                        _audit(batch, "refused", "flood", times=count)
+                        _audit(batch, _Word("refused", "flood", "too many"), None, count)
                 except JournalError as exc:
                     self._notice(f"commands: the audit of a flood cannot be written: {exc}")
         return self.authority.renew(ns)
@@ -92,42 +92,41 @@ class Commander:
         with self._journal.batch() as batch:
             try:
                 deed = deed_of()
+                word = _Word("done", "ok", deed.text, command, deed.result)
             except Failed as exc:
-                deed, outcome, code = Deed(exc.text, {}), "failed", exc.code
-            else:
-                outcome, code = "done", "ok"
+                deed = Deed(exc.text, {})
+                word = _Word("failed", exc.code, exc.text, command)
             for statement, values in deed.changes:
                 batch.also(statement, values)
-            audit = _audit(batch, outcome, code, command)
+            audit = _audit(batch, word, command.command)
         deed.then()
-        self._notice(f"command {command.command} of key {command.key_id}: {deed.text}")
-        return self._answer(arrived, command, audit, deed.text, deed.result)
+        self._notice(f"command {command.command} of key {command.key_id}: {word.text}")
+        return self._answer(arrived, word, audit)
 
     def _refuse(self, arrived: Arrived, refusal: Refused) -> Message | None:
+        word = _Word("refused", refusal.code, refusal.text, refusal.command)
         name = refusal.command.command if refusal.command else name_in(arrived.topic)
         try:
             with self._journal.batch() as batch:
-                audit = _audit(batch, "refused", refusal.code, refusal.command, name)
+                audit = _audit(batch, word, name)
         except JournalError as exc:
-            self._notice(f"command: refused ({refusal.code}), its audit cannot be written: {exc}")
+            self._notice(f"command: refused ({word.code}), its audit cannot be written: {exc}")
             return None
-        self._notice(f"command {name or 'of no known name'}: refused ({refusal.code}): {refusal.text}")
-        return self._answer(arrived, refusal.command, audit, refusal.text, {})
+        self._notice(f"command {name or 'of no known name'}: refused ({word.code}): {word.text}")
+        return self._answer(arrived, word, audit)
 
-    def _answer(
-        self, arrived: Arrived, command: Command | None, audit: Audit, text: str, result: dict[str, object]
-    ) -> Message:
+    def _answer(self, arrived: Arrived, word: _Word, audit: Audit) -> Message:
         answer = Answer(
             device_id=audit.device_id,
-            command=command.command if command else None,
+            command=word.command.command if word.command else None,
             nonce=audit.nonce,
-            outcome=audit.outcome,
-            code=audit.code,
-            text=text,
+            outcome=word.outcome,
+            code=word.code,
+            text=word.text,
             audit=AuditNumber(record_id=audit.record_id, epoch=audit.epoch, seq=audit.seq),
             at=audit.created_at,
             clock=audit.clock,
-            result=result,
+            result=word.result,
         )
         return Message(
             self._topics.responses,
@@ -138,14 +137,18 @@ class Commander:
         )
 
 
-def _audit(
-    batch: Batch,
-    outcome: Outcome,
-    code: Code,
-    command: Command | None = None,
-    name: str | None = None,
-    times: int = 1,
-) -> Audit:
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What became of a command; `command` is what a trusted key signed, as far as it could be read."""
+
+    outcome: Outcome
+    code: Code
+    text: str
+    command: Command | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+def _audit(batch: Batch, word: _Word, name: str | None, times: int = 1) -> Audit:
     stamp = batch.stamp()
     audit = Audit(
         schema_version=SCHEMA_VERSION,
@@ -156,11 +159,11 @@ def _audit(
         exam_id=None,
         created_at=stamp.created_at,
         clock=stamp.clock,
-        command=command.command if command else name,
-        outcome=outcome,
-        code=code,
-        key_id=command.key_id if command else None,
-        nonce=command.nonce if command else None,
+        command=name,
+        outcome=word.outcome,
+        code=word.code,
+        key_id=word.command.key_id if word.command else None,
+        nonce=word.command.nonce if word.command else None,
         times=times,
     )
     batch.add(audit, encode(audit))

@@ -45,6 +45,9 @@ class Message:
     content_type: str = "application/json"
     retain: bool = False
     properties: tuple[tuple[str, str], ...] = ()
+    correlation: bytes | None = None  # of a command and of its answer
+    response_topic: str | None = None
+    expiry_s: int | None = None  # the broker forgets it then
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class Received:
     payload: bytes
     mid: int  # for `Link.ack`
     properties: tuple[tuple[str, str], ...]
+    retained: bool = False  # it was published so
+    correlation: bytes | None = None
+    response_topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Settings:
     keepalive_s: int = 30
     receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say
     subscribe: str | None = None
+    also: tuple[str, ...] = ()  # subscriptions without which the connection is of use all the same
 
 
 Event = Received | Acked
@@ -94,6 +101,7 @@ class Link:
         self._last_ack_ns = 0
         self.receive_max = 65535  # of PUBLISHes without PUBACK that the broker allows us
         self.max_packet: int | None = None
+        self.unheard: tuple[str, ...] = ()  # of `also`, those that the broker does not allow
 
     @classmethod
     def open(
@@ -107,7 +115,7 @@ class Link:
         if not link._await("connack", stop, deadline):
             return None
         if settings.subscribe is not None:
-            link._client.subscribe(settings.subscribe, qos=1)
+            link._client.subscribe(_subscriptions(settings.subscribe, *settings.also))
             if not link._await("suback", stop, deadline):
                 return None
         return link
@@ -119,6 +127,7 @@ class Link:
     def fits(self, message: Message) -> bool:
         """Whether the broker takes a message of this size; one too large would end the connection."""
         overhead = 64 + len(message.topic) + len(message.content_type)
+        overhead += len(message.correlation or b"") + len(message.response_topic or "")
         overhead += sum(len(key) + len(value) + 5 for key, value in message.properties)
         return self.max_packet is None or len(message.payload) + overhead <= self.max_packet
 
@@ -242,6 +251,9 @@ class Link:
         if name == "connack":
             self.receive_max = getattr(properties, "ReceiveMaximum", 65535)
             self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        else:
+            given = zip(self._settings.also, properties, strict=True)
+            self.unheard = tuple(topic for topic, reason in given if reason.is_failure)
         return True
 
     def _check_alive(self, rc: int) -> None:
@@ -283,12 +295,12 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
             properties=_properties(PacketTypes.WILLMESSAGE, will),
         )
     client.on_connect = lambda c, u, flags, reason, props: answers.append(("connack", reason, props))
-    client.on_subscribe = lambda c, u, mid, reasons, props: answers.append(("suback", reasons[0], props))
+    client.on_subscribe = lambda c, u, mid, reasons, props: answers.append(
+        ("suback", reasons[0], reasons[1:])
+    )
     client.on_disconnect = lambda c, u, flags, reason, props: answers.append(("disconnect", reason, props))
     client.on_publish = lambda c, u, mid, reason, props: inbox.append(Acked(mid, reason.value, str(reason)))
-    client.on_message = lambda c, u, m: inbox.append(
-        Received(m.topic, bytes(m.payload), m.mid, tuple(getattr(m.properties, "UserProperty", ())))
-    )
+    client.on_message = lambda c, u, m: inbox.append(_received(m))
     connect: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     connect.ReceiveMaximum = settings.receive_maximum
     connect.SessionExpiryInterval = 0
@@ -300,6 +312,26 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
     return client
 
 
+def _received(message: Any) -> Received:
+    sent = message.properties
+    return Received(
+        message.topic,
+        bytes(message.payload),
+        message.mid,
+        tuple(getattr(sent, "UserProperty", ())),
+        bool(message.retain),
+        getattr(sent, "CorrelationData", None),
+        getattr(sent, "ResponseTopic", None),
+    )
+
+
+def _subscriptions(*topics: str) -> list[tuple[str, Any]]:
+    """QoS 1, and the retain flag as it was published: whether a command was retained must be known."""
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+
+    return [(topic, SubscribeOptions(qos=1, retainAsPublished=True)) for topic in topics]
+
+
 def _properties(packet_type: int, message: Message) -> Any:
     from paho.mqtt.properties import Properties
 
@@ -307,6 +339,12 @@ def _properties(packet_type: int, message: Message) -> Any:
     properties.ContentType = message.content_type
     if message.properties:
         properties.UserProperty = list(message.properties)
+    if message.correlation is not None:
+        properties.CorrelationData = message.correlation
+    if message.response_topic is not None:
+        properties.ResponseTopic = message.response_topic
+    if message.expiry_s is not None:
+        properties.MessageExpiryInterval = message.expiry_s
     return properties
 
 
