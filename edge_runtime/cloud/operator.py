@@ -123,12 +123,11 @@ class Operator:
             broker=self.broker,
             client_id=f"operator-{secrets.token_hex(4)}",
             tls=self.tls,
-            subscribe=topics.responses,
-            also=(topics.state,),
+            subscribe=(topics.responses, topics.state),
         )
         link = Link.open(settings, self.stop, self.timeout_s)
         try:
-            if link is not None and link.unheard:
+            if link is not None and link.not_subscribed:
                 raise UplinkError(
                     f"broker {self.broker}: this user may not read {topics.state}; check its access list"
                 )

@@ -80,8 +80,7 @@ class Settings:
     will: Message | None = None
     keepalive_s: int = 30
     receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say
-    subscribe: str | None = None
-    also: tuple[str, ...] = ()  # subscriptions without which the connection is of use all the same
+    subscribe: str | tuple[str, ...] | None = None  # refusing the first is refusing us
 
 
 Event = Received | Acked
@@ -101,7 +100,7 @@ class Link:
         self._last_ack_ns = 0
         self.receive_max = 65535  # of PUBLISHes without PUBACK that the broker allows us
         self.max_packet: int | None = None
-        self.unheard: tuple[str, ...] = ()  # of `also`, those that the broker does not allow
+        self.not_subscribed: tuple[str, ...] = ()  # filters after the first that the broker refused
 
     @classmethod
     def open(
@@ -114,11 +113,16 @@ class Link:
             return None
         if not link._await("connack", stop, deadline):
             return None
-        if settings.subscribe is not None:
-            link._client.subscribe(_subscriptions(settings.subscribe, *settings.also))
+        if link._filters:
+            link._client.subscribe(_subscriptions(link._filters))
             if not link._await("suback", stop, deadline):
                 return None
         return link
+
+    @property
+    def _filters(self) -> tuple[str, ...]:
+        asked = self._settings.subscribe
+        return (asked,) if isinstance(asked, str) else asked or ()
 
     def room(self) -> bool:
         """Whether the broker allows one more PUBLISH now."""
@@ -252,8 +256,8 @@ class Link:
             self.receive_max = getattr(properties, "ReceiveMaximum", 65535)
             self.max_packet = getattr(properties, "MaximumPacketSize", None)
         else:
-            given = zip(self._settings.also, properties, strict=True)
-            self.unheard = tuple(topic for topic, reason in given if reason.is_failure)
+            given = zip(self._filters[1:], properties, strict=True)
+            self.not_subscribed = tuple(topic for topic, reason in given if reason.is_failure)
         return True
 
     def _check_alive(self, rc: int) -> None:
@@ -325,7 +329,7 @@ def _received(message: Any) -> Received:
     )
 
 
-def _subscriptions(*topics: str) -> list[tuple[str, Any]]:
+def _subscriptions(topics: tuple[str, ...]) -> list[tuple[str, Any]]:
     """QoS 1, and the retain flag as it was published: whether a command was retained must be known."""
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
