@@ -38,11 +38,6 @@ ANSWER_EXPIRY_S = 300
 MINUTE_S, DAY_S = 60.0, 86_400.0
 
 
-def now() -> Now:
-    """This moment, as a judgement wants it."""
-    return Now(clock.monotonic_ns(), clock.utc(), clock.clock_quality())
-
-
 class Commander:
     """One device's end of the commands, for as long as the uplink lives. Used by the uplink's thread."""
 
@@ -53,16 +48,18 @@ class Commander:
         keys: TrustedKeys,
         uplink: Uplink,
         notice: Callable[[str], None],
+        clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         self._journal, self._topics, self._uplink, self._notice = journal, topics, uplink, notice
-        self.authority = Authority(topics, keys, clock.monotonic_ns())
+        self._clock_ns = clock_ns
+        self.authority = Authority(topics, keys, clock_ns())
         # 500 audits of 0.5 kB a day are 90 MB in a year, should the cloud take none of them
         self._trusted = Budget(Bucket(20, MINUTE_S), Bucket(500, DAY_S))
         self._others = Budget(Bucket(10, MINUTE_S), Bucket(100, DAY_S))
 
     def take(self, arrived: Arrived, records: Records) -> Message | None:
         """Does the command or refuses it. The answer to publish; None when there is to be none."""
-        moment = now()
+        moment = Now(self._clock_ns(), clock.utc(), clock.clock_quality())
         try:
             command, arguments = self.authority.admit(arrived, moment)
         except Refused as refusal:
@@ -77,7 +74,7 @@ class Commander:
 
     def tick(self) -> bool:
         """Tells of floods that are over; True when a new session began, which the state message must say."""
-        ns = clock.monotonic_ns()
+        ns = self._clock_ns()
         for budget in (self._trusted, self._others):
             if count := budget.count_told(ns):
                 self._notice(f"commands: {count} were too many and not answered")

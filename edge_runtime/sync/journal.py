@@ -200,6 +200,8 @@ class Journal:
         self._db.executemany(database.ADD_JOURNAL, [row[:-1] for row in batch.rows])
         self._db.executemany(database.ADD_OUTBOX, [(row.seq, row.lane) for row in batch.rows])
         retention.told(self._db, batch.told)
+        for statement, values in batch.changes:
+            self._db.execute(statement, values)
         self._db.execute("COMMIT")
 
     def _confirm(self, rows: list[Row]) -> None:

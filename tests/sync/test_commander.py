@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from edge_runtime.errors import JournalError
+from edge_runtime.clock import monotonic_ns
 from edge_runtime.records import Audit
 from edge_runtime.sync.authority import Arrived
 from edge_runtime.sync.command import MOST_CORRELATION_BYTES, Answer, Profile, decode_answer
@@ -27,6 +28,7 @@ from edge_runtime.sync.wire import Alert, DeviceState
 from tests.builders import report
 from tests.sync.commands import a_command, arrived, signer, trusted
 
+FAR = datetime(2999, 1, 1, tzinfo=timezone.utc)
 ALERT = Alert(id="a1b2c3d4", code="dead_letters", text="2 rows", since="2026-01-01T00:00:00.000Z")
 
 
@@ -39,11 +41,17 @@ class Device:
     notices: list[str] = field(default_factory=list)
     said: Said = field(default_factory=Said)
     told: list[Any] = field(default_factory=list)
+    later_s: float = 0.0  # how far the clock is put forward
 
     def __post_init__(self) -> None:
         self.topics = DeviceTopics("local", "site", self.journal.device_id)
         self.commander = Commander(
-            self.journal, self.topics, trusted(signer()), self, self.notices.append
+            self.journal,
+            self.topics,
+            trusted(signer()),
+            self,
+            self.notices.append,
+            lambda: monotonic_ns() + int(self.later_s * 1e9),
         )
 
     def state_now(self) -> DeviceState:
@@ -72,16 +80,15 @@ class Device:
             command=name,
             arguments=arguments,
             nonce=f"{nonce:032x}",
-            expires_at="2999-01-01T00:00:00Z",
+            expires_at=FAR,
         )
-        command = msgspec.convert(msgspec.to_builtins(command), type(command))
         return arrived(command, self.topics, correlation=b"who asked")
 
     def take(self, what: Arrived) -> Message | None:
         return self.commander.take(what, self.outbox)
 
-    def asked(self, name: str, **arguments: Any) -> Answer:
-        answer = self.take(self.command(name, **arguments))
+    def asked(self, name: str, nonce: int = 1, **arguments: Any) -> Answer:
+        answer = self.take(self.command(name, nonce, **arguments))
         assert answer is not None
         return decode_answer(answer.payload)
 
@@ -144,7 +151,9 @@ def test_a_replay_is_refused_and_on_record_with_whose_it_was(device: Device) -> 
 
 def test_words_of_a_stranger_are_not_repeated(device: Device) -> None:
     stranger = replace(
-        device.command(), topic=device.topics.command("anna_miller"), correlation=b"x" * (MOST_CORRELATION_BYTES + 1)
+        device.command(),
+        topic=device.topics.command("anna_miller"),
+        correlation=b"x" * (MOST_CORRELATION_BYTES + 1),
     )
     message = device.take(stranger)
     assert message is not None
@@ -220,37 +229,22 @@ def test_without_a_record_there_is_neither_deed_nor_answer(
 
 
 def test_a_change_and_its_record_are_one_transaction(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    device.outbox.settle([(1, 10)], [])
-    broken = ("INSERT INTO nowhere VALUES (1)", ())
-    monkeypatch.setattr(Outbox, "remember", lambda *_: (*_remember("slow"), broken))
-    with pytest.raises(JournalError):
-        with device.journal.batch() as batch:
-            for statement, values in device.outbox.remember("a", "b"):
-                batch.also(statement, values)
-            report_one(device, batch)
+    change, broken = device.outbox.remember(PROFILE_KEY, "slow")[0], ("INSERT INTO nowhere VALUES (1)", ())
+    monkeypatch.setattr(Outbox, "remember", lambda *_: (change, broken))
+    assert device.take(device.command("set_profile", profile="slow")) is None
+    assert device.audits() == [] and device.told == []
     with open_db(device.journal.path) as db:
         assert PROFILE_KEY not in read_meta(db, device.journal.path)
 
 
-def _remember(value: str) -> tuple[Any, ...]:
-    return (("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PROFILE_KEY, value)),)
-
-
-def report_one(device: Device, batch: Any) -> None:
-    from edge_runtime.sync.commander import _audit, _Word
-
-    _audit(batch, _Word("refused", "flood", ""), None)
-
-
-def test_a_flood_is_counted_and_not_written_down(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_is_counted_and_not_written_down(device: Device) -> None:
     junk = replace(device.command(), properties=())
     answers = [device.take(junk) for _ in range(500)]
     answered = sum(answer is not None for answer in answers)
     assert answered == len(device.audits()) == 10
     device.commander.tick()
     assert len(device.audits()) == 10
-    later = device.commander.clock_ns() + 30 * 10**9
-    monkeypatch.setattr(device.commander, "clock_ns", lambda: later)
+    device.later_s = 30
     device.commander.tick()
     assert (device.audits()[-1].code, device.audits()[-1].times) == ("flood", 490)
     assert device.asked("send_log").outcome == "done"  # junk has not kept the operator out
@@ -262,11 +256,8 @@ def test_one_key_cannot_flood_either(device: Device) -> None:
     assert len(device.audits()) == 20
 
 
-def test_an_hour_begins_a_new_session_that_the_state_must_say(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_hour_begins_a_new_session_that_the_state_must_say(device: Device) -> None:
     assert not device.commander.tick()
-    before, later = device.commander.authority.session, device.commander.clock_ns() + 3601 * 10**9
-    monkeypatch.setattr(device.commander, "clock_ns", lambda: later)
+    before, device.later_s = device.commander.authority.session, 3601
     assert device.commander.tick()
     assert device.commander.authority.session != before
