@@ -11,7 +11,10 @@ PACE = Pace(window=5, receipt_timeout_s=5, probe_s=1, probe_max_s=8)
 
 
 def rows(*seqs: int) -> list[OutboxRow]:
-    return [OutboxRow(seq, "finding", f"f{seq}", "e", "2026-01-01T00:00:00.000Z", b"{}", Lane.FINDING) for seq in seqs]
+    return [
+        OutboxRow(seq, "finding", f"f{seq}", "e", "2026-01-01T00:00:00.000Z", b"{}", Lane.FINDING)
+        for seq in seqs
+    ]
 
 
 def full(now_ns: int = 0) -> Flight:
