@@ -209,6 +209,20 @@ def run(as_json: bool, **flags: Any) -> None:
     show_default=True,
     help="With --once: give up after this.",
 )
+@click.option(
+    "--link",
+    type=click.Choice(["auto", "normal", "slow"]),
+    default="auto",
+    show_default=True,
+    help="How the line is treated: slow is packed and a few rows at a time; auto measures.",
+)
+@click.option(
+    "--ack",
+    type=click.Choice(["receipt", "puback"]),
+    default="receipt",
+    show_default=True,
+    help="What counts as delivered. puback: the broker's word, weaker: what a broker loses is lost.",
+)
 @as_json
 def uplink(as_json: bool, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""

@@ -17,7 +17,7 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.broker import Broker, Tls
+from edge_runtime.sync.broker import Broker
 from edge_runtime.sync.command import (
     COMMAND_CONTENT_TYPE,
     MOST_BYTES,
@@ -29,8 +29,10 @@ from edge_runtime.sync.command import (
     decode_answer,
     encode_command,
 )
-from edge_runtime.sync.link import NO_SUBSCRIBERS, Acked, Event, Link, Message, Received, Settings
+from edge_runtime.sync.link import Acked, Event, Link, Message, Received, Settings
+from edge_runtime.sync.reason_codes import NO_SUBSCRIBERS
 from edge_runtime.sync.signing import Signer
+from edge_runtime.sync.tls import Tls
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import DeviceState, decode_state
 
@@ -124,13 +126,10 @@ class Operator:
             client_id=f"operator-{secrets.token_hex(4)}",
             tls=self.tls,
             subscribe=(topics.responses, topics.state),
+            needed=2,
         )
         link = Link.open(settings, self.stop, self.timeout_s)
         try:
-            if link is not None and link.not_subscribed:
-                raise UplinkError(
-                    f"broker {self.broker}: this user may not read {topics.state}; check its access list"
-                )
             yield link
         finally:
             if link is not None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.config import Site
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync.ledger import UplinkReport
 from edge_runtime.sync.link import Broker, Tls
-from edge_runtime.sync.session import UplinkReport
+from edge_runtime.sync.session import Proof
+from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 
 HERE = Site()
@@ -27,6 +29,8 @@ def run(
     site: str = HERE.site,
     once: bool = False,
     timeout_s: float = 60.0,
+    link: LinkChoice = "auto",
+    ack: Proof = "receipt",
     on_notice: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[UplinkReport], None] = lambda report: None,
 ) -> UplinkReport:
@@ -39,7 +43,7 @@ def run(
     if not 0 < timeout_s < math.inf:
         raise ConfigError(f"--timeout: want a number of seconds above 0, got {timeout_s}")
     tls = Tls(ca, cert, key)
-    settings = UplinkSettings(Broker.parse(broker), tls, tenant, site)
+    settings = UplinkSettings(Broker.parse(broker), tls, tenant, site, link=link, ack=ack)
     if settings.broker.secure:
         tls.context()  # a wrong file is a usage error, not something to retry
     with stop_on_signals() as stop:

@@ -17,6 +17,7 @@ import msgspec
 from edge_runtime.codes import Clock
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import Seq
+from edge_runtime.sync.speed import LinkChoice
 
 COMMAND_VERSION = 1
 MOST_BYTES = 4096  # of a command's payload
@@ -30,7 +31,6 @@ COMMAND_CONTENT_TYPE = "application/vnd.edge-runtime.command+json"
 ANSWER_CONTENT_TYPE = "application/vnd.edge-runtime.answer+json"
 
 CommandName = Literal["send_state", "send_log", "resend", "set_profile", "acknowledge_alert"]
-Profile = Literal["auto", "normal", "slow"]
 Outcome = Literal["done", "refused", "failed"]
 Code = Literal[
     "ok",
@@ -83,7 +83,7 @@ class Resend(Arguments, frozen=True):
 class SetProfile(Arguments, frozen=True):
     """How the uplink treats its line; outlives a restart."""
 
-    profile: Profile
+    profile: LinkChoice
 
 
 class AcknowledgeAlert(Arguments, frozen=True):

@@ -16,7 +16,6 @@ from edge_runtime.sync.command import (
     AcknowledgeAlert,
     Arguments,
     Code,
-    Profile,
     Resend,
     SendLog,
     SendState,
@@ -24,6 +23,7 @@ from edge_runtime.sync.command import (
 )
 from edge_runtime.sync.outbox import Change, Kept
 from edge_runtime.sync.said import Said
+from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.wire import DeviceState, SeqRange, ranges_of
 
 PROFILE_KEY = "link_profile"  # in the database's table of facts
@@ -62,10 +62,7 @@ class Uplink(Protocol):
     def state_now(self) -> DeviceState:
         """What the retained state message would say now."""
 
-    def records_wait(self) -> None:
-        """Rows with numbers below those that were sent last wait again."""
-
-    def choose_profile(self, profile: Profile) -> None:
+    def choose_profile(self, profile: LinkChoice) -> None:
         """From now on, treat the line so."""
 
     def acknowledge(self, alert: str) -> None:
@@ -104,7 +101,6 @@ def _resend(arguments: Resend, records: Records, uplink: Uplink) -> Deed:
         f"{len(kept.here)} records are sent again, {len(kept.gone)} are gone, {len(kept.dead)} are dead letters",
         {"resent": ranges_of(kept.here), "gone": ranges_of(kept.gone), "dead": ranges_of(kept.dead)},
         records.resend(arguments.ranges),
-        uplink.records_wait,
     )
 
 
