@@ -53,8 +53,8 @@ class Records(Protocol):
         """What writes a fact that outlives a restart."""
 
 
-class Uplink(Protocol):
-    """The process that delivers, as far as commands ask it or change its ways."""
+class Ways(Protocol):
+    """The uplink, as far as commands ask it or change its ways."""
 
     @property
     def said(self) -> Said: ...
@@ -79,21 +79,21 @@ class Deed:
     then: Callable[[], None] = lambda: None
 
 
-def do(arguments: Arguments, records: Records, uplink: Uplink) -> Deed:
+def do(arguments: Arguments, records: Records, ways: Ways) -> Deed:
     """What the command with these arguments comes to; raises Failed. Changes nothing by itself."""
-    return _DEEDS[type(arguments)](arguments, records, uplink)
+    return _DEEDS[type(arguments)](arguments, records, ways)
 
 
-def _send_state(arguments: SendState, records: Records, uplink: Uplink) -> Deed:
-    return Deed("the state as of now", {"state": msgspec.to_builtins(uplink.state_now())})
+def _send_state(arguments: SendState, records: Records, ways: Ways) -> Deed:
+    return Deed("the state as of now", {"state": msgspec.to_builtins(ways.state_now())})
 
 
-def _send_log(arguments: SendLog, records: Records, uplink: Uplink) -> Deed:
-    lines = uplink.said.last(arguments.lines)
+def _send_log(arguments: SendLog, records: Records, ways: Ways) -> Deed:
+    lines = ways.said.last(arguments.lines)
     return Deed(f"the last {len(lines)} lines", {"lines": msgspec.to_builtins(lines)})
 
 
-def _resend(arguments: Resend, records: Records, uplink: Uplink) -> Deed:
+def _resend(arguments: Resend, records: Records, ways: Ways) -> Deed:
     if arguments.epoch != records.epoch:
         raise Failed("other_epoch", f"this device's records are of epoch {records.epoch}")
     kept = records.kept(arguments.ranges)
@@ -104,28 +104,28 @@ def _resend(arguments: Resend, records: Records, uplink: Uplink) -> Deed:
     )
 
 
-def _set_profile(arguments: SetProfile, records: Records, uplink: Uplink) -> Deed:
+def _set_profile(arguments: SetProfile, records: Records, ways: Ways) -> Deed:
     profile = arguments.profile
     return Deed(
         f"the link's profile is {profile}",
         {"profile": profile},
         records.remember(PROFILE_KEY, profile),
-        lambda: uplink.choose_profile(profile),
+        lambda: ways.choose_profile(profile),
     )
 
 
-def _acknowledge_alert(arguments: AcknowledgeAlert, records: Records, uplink: Uplink) -> Deed:
-    standing = [alert.id for alert in uplink.state_now().alerts]
+def _acknowledge_alert(arguments: AcknowledgeAlert, records: Records, ways: Ways) -> Deed:
+    standing = [alert.id for alert in ways.state_now().alerts]
     if arguments.alert not in standing:
         raise Failed("unknown_alert", f"alerts that stand: {', '.join(standing) or 'none'}")
     return Deed(
         "acknowledged; it stands until its cause is gone",
         {"alert": arguments.alert},
-        then=lambda: uplink.acknowledge(arguments.alert),
+        then=lambda: ways.acknowledge(arguments.alert),
     )
 
 
-_DEEDS: dict[type[Arguments], Callable[[Any, Records, Uplink], Deed]] = {
+_DEEDS: dict[type[Arguments], Callable[[Any, Records, Ways], Deed]] = {
     SendState: _send_state,
     SendLog: _send_log,
     Resend: _resend,

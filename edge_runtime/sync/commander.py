@@ -8,160 +8,155 @@ those of trusted keys apart from all others, so that junk neither fills the disk
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Audit
+from edge_runtime.sync.audits import Audits, Word, add_audit
 from edge_runtime.sync.authority import Arrived, Authority, Now, name_in
-from edge_runtime.sync.batch import Batch
 from edge_runtime.sync.command import (
     ANSWER_CONTENT_TYPE,
+    MOST_ANSWER_BYTES,
     Answer,
+    Arguments,
     AuditNumber,
-    Code,
     Command,
-    Outcome,
     Refused,
     encode_answer,
 )
-from edge_runtime.sync.commanded import Deed, Failed, Records, Uplink, do
+from edge_runtime.sync.commanded import Deed, Failed, Records, Ways, do
 from edge_runtime.sync.flood import Bucket, Budget
-from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Message
+from edge_runtime.sync.publishing import Message
 from edge_runtime.sync.signing import TrustedKeys
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.types import SCHEMA_VERSION, encode
 
 ANSWER_EXPIRY_S = 300
 MINUTE_S, DAY_S = 60.0, 86_400.0
+Settled = tuple[Word, Audit]
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    topics: DeviceTopics
+    authority: Authority
+    records: Records
+    ways: Ways
 
 
 class Commander:
-    """One device's end of the commands, for as long as the uplink lives. Used by the uplink's thread."""
+    """One device's end of the commands, for as long as its uplink lives; `begin` with each connection."""
 
     def __init__(
         self,
-        journal: Journal,
-        topics: DeviceTopics,
-        keys: TrustedKeys,
-        uplink: Uplink,
+        audits: Audits,
         notice: Callable[[str], None],
         clock_ns: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
-        self._journal, self._topics, self._uplink, self._notice = journal, topics, uplink, notice
-        self._clock_ns = clock_ns
-        self.authority = Authority(topics, keys, clock_ns())
+        self._audits, self._notice, self._clock_ns = audits, notice, clock_ns
+        self._now: _Connection | None = None
         # 500 audits of 0.5 kB a day are 90 MB in a year, should the cloud take none of them
         self._trusted = Budget(Bucket(20, MINUTE_S), Bucket(500, DAY_S))
         self._others = Budget(Bucket(10, MINUTE_S), Bucket(100, DAY_S))
 
-    def take(self, arrived: Arrived, records: Records) -> Message | None:
-        """Does the command or refuses it. The answer to publish; None when there is to be none."""
-        moment = Now(self._clock_ns(), clock.utc(), clock.clock_quality())
-        try:
-            command, arguments = self.authority.admit(arrived, moment)
-        except Refused as refusal:
-            return self._refuse(arrived, refusal) if self._others.takes(moment.ns) else None
-        if not self._trusted.takes(moment.ns):
-            return None
-        try:
-            return self._do(arrived, command, lambda: do(arguments, records, self._uplink))
-        except JournalError as exc:
-            self._notice(f"command {command.command}: not done, its audit cannot be written: {exc}")
-            return None
+    def begin(self, topics: DeviceTopics, keys: TrustedKeys, records: Records, ways: Ways) -> None:
+        """A connection begins, and with it a session."""
+        self._now = _Connection(topics, Authority(topics, keys, self._clock_ns()), records, ways)
 
-    def tick(self) -> bool:
-        """Tells of floods that are over; True when a new session began, which the state message must say."""
+    @property
+    def session(self) -> str | None:
+        """What a command must name now; the state message says it."""
+        return self._now.authority.session if self._now else None
+
+    def take(
+        self, arrived: Arrived, fits: Callable[[Message], bool] = lambda message: True
+    ) -> Message | None:
+        """Does the command or refuses it. The answer to publish; None when there is to be none."""
+        if self._now is None:
+            return None
+        now = Now(self._clock_ns(), clock.utc(), clock.clock_quality())
+        settled: Settled | None = None
+        try:
+            command, arguments = self._now.authority.admit(arrived, now)
+            if self._trusted.takes(now.ns):
+                settled = self._do(now.ns, command, arguments, self._now)
+        except Refused as refusal:
+            if self._others.takes(now.ns):
+                name = refusal.command.command if refusal.command else name_in(arrived.topic)
+                word = Word("refused", refusal.code, refusal.text, refusal.command)
+                settled = self._on_record(now.ns, word, name)
+        return settled and _answer(self._now.topics, arrived, settled, fits)
+
+    def tick(self) -> None:
+        """Renews the session, tells of floods that are over, and lets the journal rest."""
         ns = self._clock_ns()
+        if self._now is not None:
+            self._now.authority.renew(ns)
         for budget in (self._trusted, self._others):
             if count := budget.count_told(ns):
-                self._notice(f"commands: {count} were too many and not answered")
-                try:
-                    with self._journal.batch() as batch:
-                        _audit(batch, _Word("refused", "flood", "too many"), None, count)
-                except JournalError as exc:
-                    self._notice(f"commands: the audit of a flood cannot be written: {exc}")
-        return self.authority.renew(ns)
+                self._on_record(ns, Word("refused", "flood", f"{count} were too many"), None, count)
+        self._audits.rest(ns)
 
-    def _do(self, arrived: Arrived, command: Command, deed_of: Callable[[], Deed]) -> Message:
-        with self._journal.batch() as batch:
-            try:
-                deed = deed_of()
-                word = _Word("done", "ok", deed.text, command, deed.result)
-            except Failed as exc:
-                deed = Deed(exc.text, {})
-                word = _Word("failed", exc.code, exc.text, command)
-            for statement, values in deed.changes:
-                batch.also(statement, values)
-            audit = _audit(batch, word, command.command)
-        deed.then()
-        self._notice(f"command {command.command} of key {command.key_id}: {word.text}")
-        return self._answer(arrived, word, audit)
-
-    def _refuse(self, arrived: Arrived, refusal: Refused) -> Message | None:
-        word = _Word("refused", refusal.code, refusal.text, refusal.command)
-        name = refusal.command.command if refusal.command else name_in(arrived.topic)
+    def _do(self, ns: int, command: Command, arguments: Arguments, here: _Connection) -> Settled | None:
+        deed: Deed | None = None
         try:
-            with self._journal.batch() as batch:
-                audit = _audit(batch, word, name)
+            with self._audits.batch(ns) as batch:  # first: nobody else removes what is read here
+                try:
+                    deed = do(arguments, here.records, here.ways)
+                    word = Word("done", "ok", deed.text, command, deed.result)
+                except Failed as exc:
+                    word = Word("failed", exc.code, exc.text, command)
+                for statement, values in deed.changes if deed else ():
+                    batch.also(statement, values)
+                audit = add_audit(batch, word, command.command)
         except JournalError as exc:
-            self._notice(f"command: refused ({word.code}), its audit cannot be written: {exc}")
+            self._notice(f"command {command.command}: not done, it cannot be put on record: {exc}")
             return None
-        self._notice(f"command {name or 'of no known name'}: refused ({word.code}): {word.text}")
-        return self._answer(arrived, word, audit)
+        if deed is not None:
+            deed.then()
+        self._notice(f"command {command.command} of key {command.key_id}: {word.text}")
+        return word, audit
 
-    def _answer(self, arrived: Arrived, word: _Word, audit: Audit) -> Message:
-        answer = Answer(
-            device_id=audit.device_id,
-            command=word.command.command if word.command else None,
-            nonce=audit.nonce,
-            outcome=word.outcome,
-            code=word.code,
-            text=word.text,
-            audit=AuditNumber(record_id=audit.record_id, epoch=audit.epoch, seq=audit.seq),
-            at=audit.created_at,
-            clock=audit.clock,
-            result=word.result,
-        )
-        return Message(
-            self._topics.responses,
-            encode_answer(answer),
-            ANSWER_CONTENT_TYPE,
-            correlation=arrived.echo,
-            expiry_s=ANSWER_EXPIRY_S,
-        )
+    def _on_record(self, ns: int, word: Word, name: str | None, times: int = 1) -> Settled | None:
+        """Commits the audit of what was refused; None when that cannot be."""
+        what = f"command {name or 'of no known name'}: refused ({word.code}): {word.text}"
+        try:
+            with self._audits.batch(ns) as batch:
+                audit = add_audit(batch, word, name, times)
+        except JournalError as exc:
+            self._notice(f"{what}; it cannot be put on record: {exc}")
+            return None
+        self._notice(what)
+        return word, audit
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """What became of a command; `command` is what a trusted key signed, as far as it could be read."""
-
-    outcome: Outcome
-    code: Code
-    text: str
-    command: Command | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-
-
-def _audit(batch: Batch, word: _Word, name: str | None, times: int = 1) -> Audit:
-    stamp = batch.stamp()
-    audit = Audit(
-        schema_version=SCHEMA_VERSION,
-        record_id=clock.uuid7(),
-        device_id=stamp.device_id,
-        seq=stamp.seq,
-        epoch=stamp.epoch,
-        exam_id=None,
-        created_at=stamp.created_at,
-        clock=stamp.clock,
-        command=name,
+def _answer(
+    topics: DeviceTopics, arrived: Arrived, settled: Settled, fits: Callable[[Message], bool]
+) -> Message:
+    word, audit = settled
+    answer = Answer(
+        device_id=audit.device_id,
+        command=word.command.command if word.command else None,
+        nonce=audit.nonce,
         outcome=word.outcome,
         code=word.code,
-        key_id=word.command.key_id if word.command else None,
-        nonce=word.command.nonce if word.command else None,
-        times=times,
+        text=word.text,
+        audit=AuditNumber(record_id=audit.record_id, epoch=audit.epoch, seq=audit.seq),
+        at=audit.created_at,
+        clock=audit.clock,
+        result=word.result,
     )
-    batch.add(audit, encode(audit))
-    return audit
+    message = Message(
+        topics.responses,
+        encode_answer(answer),
+        ANSWER_CONTENT_TYPE,
+        correlation=arrived.echo,
+        expiry_s=ANSWER_EXPIRY_S,
+    )
+    if len(message.payload) <= MOST_ANSWER_BYTES and fits(message):
+        return message
+    text = f"{word.text}; {len(message.payload)} bytes are too many for one answer, ask for less at once"
+    short = msgspec.structs.replace(answer, text=text, result={})
+    return Message(message.topic, encode_answer(short), message.content_type, correlation=message.correlation)

@@ -104,7 +104,8 @@ class Outbox:
             self._mark = file_mark(self._path)
             if not reading:
                 database.update_tables(self._db)
-            self.epoch = database.read_meta(self._db, self._path)["epoch"]
+            self.facts = database.read_meta(self._db, self._path)
+            self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
             self._db.close()
             raise self._unreadable(exc) from exc
