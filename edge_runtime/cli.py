@@ -223,6 +223,13 @@ def run(as_json: bool, **flags: Any) -> None:
     show_default=True,
     help="What counts as delivered. puback: the broker's word, weaker: what a broker loses is lost.",
 )
+@click.option(
+    "--command-keys",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE|DIR",
+    help="PEM of the public keys whose commands this device does; without it every one is refused.",
+)
 @as_json
 def uplink(as_json: bool, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
@@ -231,9 +238,12 @@ def uplink(as_json: bool, **flags: Any) -> None:
     from edge_runtime.config import read_config
 
     flags["state"] = flags["state"] or state.default_state()
-    place = read_config(flags.pop("config"), flags["state"]).site
+    config = read_config(flags.pop("config"), flags["state"])
+    place = config.site
     notice = _quiet if flags["once"] and not sys.stderr.isatty() else _say
-    report = command.run(**flags, tenant=place.tenant, site=place.site, on_notice=notice)
+    report = command.run(
+        **flags, tenant=place.tenant, site=place.site, journal=config.journal, on_notice=notice
+    )
     show(report, as_json, command.lines(report))
     if flags["once"] and report.remaining:
         _fail(f"uplink: stopped with {report.remaining} rows in the outbox", 1)

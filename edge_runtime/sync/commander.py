@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_runtime import clock
-from edge_runtime.errors import JournalError
+from edge_runtime.errors import EdgeError
 from edge_runtime.records import Audit
 from edge_runtime.sync.audits import Audits, Word, add_audit
 from edge_runtime.sync.authority import Arrived, Authority, Now, name_in
@@ -111,7 +111,7 @@ class Commander:
                 for statement, values in deed.changes if deed else ():
                     batch.also(statement, values)
                 audit = add_audit(batch, word, command.command)
-        except JournalError as exc:
+        except EdgeError as exc:
             self._notice(f"command {command.command}: not done, it cannot be put on record: {exc}")
             return None
         if deed is not None:
@@ -125,7 +125,7 @@ class Commander:
         try:
             with self._audits.batch(ns) as batch:
                 audit = add_audit(batch, word, name, times)
-        except JournalError as exc:
+        except EdgeError as exc:
             self._notice(f"{what}; it cannot be put on record: {exc}")
             return None
         self._notice(what)

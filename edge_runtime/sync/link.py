@@ -79,6 +79,7 @@ class Settings:
     will: Message | None = None
     keepalive_s: int = 30
     receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say
+    maximum_packet: int | None = None  # the broker sends us nothing larger
     subscribe: str | tuple[str, ...] | None = None
     needed: int = 1  # of these filters; refusing one of the others is not refusing us
 
@@ -339,6 +340,8 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
     connect: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     connect.ReceiveMaximum = settings.receive_maximum
     connect.SessionExpiryInterval = 0
+    if settings.maximum_packet is not None:
+        connect.MaximumPacketSize = settings.maximum_packet
     broker = settings.broker
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.connect_async(

@@ -14,16 +14,18 @@ import pytest
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.records import Audit
+from edge_runtime.sync.audits import Audits
 from edge_runtime.sync.authority import Arrived
 from edge_runtime.sync.command import MOST_CORRELATION_BYTES, Answer, decode_answer
 from edge_runtime.sync.commanded import PROFILE_KEY
 from edge_runtime.sync.commander import Commander
 from edge_runtime.sync.database import open_db, read_meta
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Message
 from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.publishing import Message
 from edge_runtime.sync.said import Said
 from edge_runtime.sync.speed import LinkChoice
+from edge_runtime.sync.state import DirectoryLock
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import Alert, DeviceState
 from tests.builders import report
@@ -47,13 +49,16 @@ class Device:
     def __post_init__(self) -> None:
         self.topics = DeviceTopics("local", "site", self.journal.device_id)
         self.commander = Commander(
-            self.journal,
-            self.topics,
-            trusted(signer()),
-            self,
+            Audits(lambda: Journal.open(self.journal.state_dir, reserve_bytes=0), self.notices.append),
             self.notices.append,
             lambda: monotonic_ns() + int(self.later_s * 1e9),
         )
+        self.commander.begin(self.topics, trusted(signer()), self.outbox, self)
+
+    @property
+    def session(self) -> str:
+        assert self.commander.session is not None
+        return self.commander.session
 
     def state_now(self) -> DeviceState:
         return DeviceState(
@@ -61,7 +66,7 @@ class Device:
             state="online",
             why="connected",
             version="1",
-            session=self.commander.authority.session,
+            session=self.session,
             pending=self.outbox.pending_count(),
             alerts=(ALERT,),
         )
@@ -74,7 +79,7 @@ class Device:
 
     def command(self, name: str = "send_state", nonce: int = 1, **arguments: Any) -> Arrived:
         command = a_command(
-            self.commander.authority.session,
+            self.session,
             command=name,
             arguments=arguments,
             nonce=f"{nonce:032x}",
@@ -83,7 +88,7 @@ class Device:
         return arrived(command, self.topics, correlation=b"who asked")
 
     def take(self, what: Arrived) -> Message | None:
-        return self.commander.take(what, self.outbox)
+        return self.commander.take(what)
 
     def asked(self, name: str, nonce: int = 1, **arguments: Any) -> Answer:
         answer = self.take(self.command(name, nonce, **arguments))
@@ -219,7 +224,7 @@ def test_without_a_record_there_is_neither_deed_nor_answer(
     assert device.take(replace(device.command(nonce=3), properties=())) is None
     monkeypatch.undo()
     assert device.told == [] and device.audits() == [] and device.outbox.pending_count() == 0
-    assert sum("cannot be written" in line for line in device.notices) == 3
+    assert sum("cannot be put on record" in line for line in device.notices) == 3
     again = device.take(device.command("set_profile", nonce=2, profile="slow"))
     assert again is not None
     assert decode_answer(again.payload).code == "replayed"  # at most once, whatever was said before
@@ -254,7 +259,39 @@ def test_one_key_cannot_flood_either(device: Device) -> None:
 
 
 def test_an_hour_begins_a_new_session_that_the_state_must_say(device: Device) -> None:
-    assert not device.commander.tick()
-    before, device.later_s = device.commander.authority.session, 3601
-    assert device.commander.tick()
-    assert device.commander.authority.session != before
+    device.commander.tick()
+    before = device.session
+    assert device.session == before
+    device.later_s = 3601
+    device.commander.tick()
+    assert device.session != before
+
+
+def test_the_journal_is_not_kept_open_when_no_command_comes(device: Device) -> None:
+    """An open one would keep `run` from setting a damaged database aside."""
+    device.asked("send_log")
+    assert not _alone(device)
+    device.later_s = 11
+    device.commander.tick()
+    assert _alone(device)
+
+
+def _alone(device: Device) -> bool:
+    """Whether nobody but this test's own journal holds the directory."""
+    lock = DirectoryLock(device.journal.state_dir)
+    device.journal._lock.close()
+    try:
+        return lock.try_alone()
+    finally:
+        lock.close()
+        device.journal._lock = DirectoryLock(device.journal.state_dir)
+
+
+def test_an_answer_that_is_too_large_says_so_instead(device: Device) -> None:
+    for count in range(100):
+        device.said.add("", f"{count} {'x' * 150}")
+    message = device.commander.take(device.command("send_log"), lambda message: len(message.payload) < 2000)
+    assert message is not None
+    answer = decode_answer(message.payload)
+    assert (answer.outcome, answer.result) == ("done", {})
+    assert "ask for less" in answer.text
