@@ -352,7 +352,7 @@ def test_the_command_line_makes_a_key_asks_and_prints_the_answer(place: Place, t
         assert (done.code, done.json["outcome"]) == (0, "done")
         assert any("connected" in line["text"] for line in done.json["result"]["lines"])
         told = edge_runtime(*asks, "--key", tmp_path / "cli.pem", cwd=tmp_path)
-        assert "connected" in told.out
+        assert "done: the last 3 lines" in told.out
         wrong = edge_runtime(*asks, "--key", place.key, cwd=tmp_path)
         assert "bad_signature" in wrong.failed_in_one_line(1)
     usage = edge_runtime(
