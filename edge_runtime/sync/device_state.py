@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from edge_runtime import __version__, clock
 from edge_runtime.sync.ledger import Ledger
 from edge_runtime.sync.link_state import LinkState
 from edge_runtime.sync.publishing import Message
-from edge_runtime.sync.said import Said
+from edge_runtime.sync.said import Discretion, Said
 from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import DeviceState, encode_state
@@ -28,6 +30,7 @@ class StateMessages:
     site_key_id: str
     ledger: Ledger
     session: Callable[[], str | None]  # that a command must name now
+    discretion: Discretion
 
     def online(self, pending: int) -> DeviceState:
         return DeviceState(
@@ -42,7 +45,10 @@ class StateMessages:
             session=self.session(),
             link="slow" if self.ledger.link.state is LinkState.SLOW else "online",
             pending=pending,
-            alerts=self.ledger.alerts.standing,
+            alerts=tuple(
+                msgspec.structs.replace(alert, text=self.discretion.line(alert.text))
+                for alert in self.ledger.alerts.standing
+            ),
         )
 
     def offline(self, why: Literal["stopped", "lost"]) -> DeviceState:

@@ -24,18 +24,29 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Discretion:
+    """Takes out of a line what may name a person: the paths of this machine."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        """`paths` that this process was given, which may hold spaces or be one word; others are recognised."""
+        named = sorted({path for path in paths if len(path) > 1}, key=len, reverse=True)
+        self._named = re.compile(
+            "|".join(rf"(?<![\w.-]){re.escape(path)}(?![\w-])" for path in named) or r"(?!)"
+        )
+
+    def line(self, text: str) -> str:
+        return one_line(_PATH.sub("<path>", self._named.sub("<path>", text)))
+
+
 class Said:
     """Keeps the last `MOST_LOG_LINES` lines."""
 
-    def __init__(self, hide: Iterable[str] = ()) -> None:
-        """`hide`: paths of this machine, which may hold spaces; other paths are recognised."""
-        self._hide = sorted({path for path in hide if len(path) > 1}, key=len, reverse=True)
+    def __init__(self, discretion: Discretion) -> None:
+        self._discretion = discretion
         self._lines: deque[Line] = deque(maxlen=MOST_LOG_LINES)
 
     def add(self, at: str, text: str) -> None:
-        for path in self._hide:
-            text = text.replace(path, "<path>")
-        self._lines.append(Line(at=at, text=one_line(_PATH.sub("<path>", text))))
+        self._lines.append(Line(at=at, text=self._discretion.line(text)))
 
     def last(self, count: int) -> list[Line]:
         """At most `count` lines, the oldest first."""

@@ -31,7 +31,7 @@ from edge_runtime.sync.link_file import LinkFile
 from edge_runtime.sync.link_state import LinkMachine, LinkState, Patience
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.reason_codes import LinkError, Trouble
-from edge_runtime.sync.said import Said
+from edge_runtime.sync.said import Discretion, Said
 from edge_runtime.sync.session import Proof, Session
 from edge_runtime.sync.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.speed import LinkChoice, Speed
@@ -83,7 +83,8 @@ class Uplink:
         self._link_file = LinkFile(state_dir, str(settings.broker))
         self._certificates = Certificates(settings.tls, settings.certificates_s)
         private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
-        self._said = Said(str(path) for path in private if path is not None)
+        self._discretion = Discretion(str(path) for path in private if path is not None)
+        self._said = Said(self._discretion)
         self._audits = Audits(lambda: Journal.open_within(state_dir, settings.journal), self._notice)
         self._commander = Commander(self._audits, self._notice)
         self._last_notice = ""
@@ -160,6 +161,7 @@ class Uplink:
             site_key(self._state_dir).key_id,
             ledger,
             lambda: self._commander.session,
+            self._discretion,
         )
         self._begin_commands(topics, outbox, say)
         ledger.link.connecting()

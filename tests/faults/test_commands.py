@@ -253,6 +253,33 @@ def test_what_is_far_too_large_does_not_reach_the_device_and_the_next_command_do
     assert [audit.code for audit in place.audits()] == ["oversize", "ok"]
 
 
+def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_id(place: Place) -> None:
+    settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.public)
+    stop = threading.Event()
+    uplink = Uplink(place.state, settings, stop)
+    uplink._ledger.alerts.sound("disk_full", f"{place.state} has no room")
+    thread = threading.Thread(target=uplink.run)
+    thread.start()
+    try:
+        with Ear(place) as ear:
+            [alert] = [each for each in ear.state().alerts if each.code == "disk_full"]
+            assert (alert.text, alert.acknowledged) == ("<path> has no room", False)
+            assert place.ask("acknowledge_alert", alert=alert.id).outcome == "done"
+            ear.until(lambda event: acknowledged_in(event, alert.id))
+        assert place.ask("acknowledge_alert", alert="other").code == "unknown_alert"
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def acknowledged_in(event: Received, alert: str) -> bool | None:
+    if not event.topic.endswith("/state"):
+        return None
+    return next(
+        (True for each in decode_state(event.payload).alerts if each.id == alert and each.acknowledged), None
+    )
+
+
 def test_a_profile_that_was_commanded_outlives_the_uplink(place: Place) -> None:
     with place.uplink() as said:
         place.ask("set_profile", profile="slow")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,12 +16,17 @@ from hypothesis import strategies as st
 from edge_runtime.codes import Clock
 from edge_runtime.sync.authority import GRACE_S, MOST_NONCES, SESSION_S, Arrived, Authority, name_in
 from edge_runtime.sync.command import (
+    COMMAND_NAMES,
     MOST_BYTES,
     SIGNATURE_PROPERTY,
+    Code,
     Command,
     Refused,
     Resend,
     SendState,
+    arguments_of,
+    decode_answer,
+    decode_command,
     encode_command,
 )
 from edge_runtime.sync.signing import NO_KEYS
@@ -250,6 +257,22 @@ def test_no_bit_of_payload_topic_or_signature_may_change(data: st.DataObject) ->
 def test_any_signed_bytes_are_judged_and_never_break_the_judge(payload: bytes) -> None:
     authority = Authority(TOPICS, trusted(signer()), 0)
     assert refusal(authority, signed(TOPICS.command("send_state"), payload)).code in ("malformed", "version")
+
+
+def test_the_example_in_the_docs_is_a_command_and_its_answer() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text().partition("## Commands")[2]
+    command, answer = re.findall(r'\{"v": 1,.*?\}\n', text, flags=re.DOTALL)
+    read = decode_command(command.encode())
+    assert isinstance(arguments_of(read), Resend)
+    assert decode_answer(answer.encode()).code == "ok"
+    assert read.key_id == "1c9a77e0aa41b3d2"
+
+
+def test_every_code_and_command_is_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    assert [
+        word for word in (*get_args(Code), *COMMAND_NAMES) if f"`{word}`" not in text and word != "ok"
+    ] == []
 
 
 def test_a_command_reads_back_as_it_was_written() -> None:

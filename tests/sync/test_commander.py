@@ -23,7 +23,7 @@ from edge_runtime.sync.database import open_db, read_meta
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.publishing import Message
-from edge_runtime.sync.said import Said
+from edge_runtime.sync.said import Discretion, Said
 from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.state import DirectoryLock
 from edge_runtime.sync.topics import DeviceTopics
@@ -42,7 +42,7 @@ class Device:
     journal: Journal
     outbox: Outbox
     notices: list[str] = field(default_factory=list)
-    said: Said = field(default_factory=Said)
+    said: Said = field(default_factory=lambda: Said(Discretion()))
     told: list[Any] = field(default_factory=list)
     later_s: float = 0.0  # how far the clock is put forward
 
