@@ -104,6 +104,8 @@ class Commander:
         try:
             with self._audits.batch(ns) as batch:  # first: nobody else removes what is read here
                 try:
+                    if batch.stamp().epoch != here.records.epoch:
+                        raise Failed("other_epoch", "the database was replaced just now; ask again")
                     deed = do(arguments, here.records, here.ways)
                     word = Word("done", "ok", deed.text, command, deed.result)
                 except Failed as exc:

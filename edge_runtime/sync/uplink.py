@@ -85,7 +85,7 @@ class Uplink:
         private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
         self._discretion = Discretion(str(path) for path in private if path is not None)
         self._said = Said(self._discretion)
-        self._audits = Audits(lambda: Journal.open_within(state_dir, settings.journal), self._notice)
+        self._audits = Audits(self._journal, self._notice)
         self._commander = Commander(self._audits, self._notice)
         self._last_notice = ""
         self._started_ns = clock.monotonic_ns()
@@ -214,6 +214,11 @@ class Uplink:
             return False
         link.close(last=say.message(say.offline("stopped")))
         return end != "replaced"
+
+    def _journal(self) -> Journal:
+        """For the audits of commands; never one in a directory that is gone."""
+        with Outbox(self._state_dir):
+            return Journal.open_within(self._state_dir, self._settings.journal)
 
     def _begin_commands(self, topics: DeviceTopics, outbox: Outbox, say: StateMessages) -> None:
         """A session of its own for each connection, the keys as they are now, the profile that was last commanded."""

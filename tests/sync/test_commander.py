@@ -195,6 +195,16 @@ def test_records_of_another_epoch_cannot_be_sent_again(device: Device) -> None:
     assert device.told == []
 
 
+def test_nothing_is_changed_in_a_database_that_took_the_place_of_the_one_that_was_read(
+    device: Device,
+) -> None:
+    device.journal.path.rename(device.journal.path.with_name("elsewhere"))
+    report(device.journal, 5)  # in a new one, of another epoch
+    answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[1, 5]])
+    assert (answer.outcome, answer.code) == ("failed", "other_epoch")
+    assert answer.audit.epoch == device.journal.epoch != device.outbox.epoch
+
+
 def test_a_profile_outlives_a_restart(device: Device) -> None:
     assert device.asked("set_profile", profile="slow").result == {"profile": "slow"}
     with open_db(device.journal.path) as db:
