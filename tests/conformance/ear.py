@@ -64,12 +64,18 @@ class Ear:
 
     port: int
     filter: str = "#"
+    user: str = ""
+    client_id: str = ""
     heard: list[Heard] = field(default_factory=list)
 
     def __enter__(self) -> Ear:
         self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=f"ear-{id(self):x}", protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            client_id=self.client_id or f"ear-{id(self):x}",
+            protocol=MQTTProtocolVersion.MQTTv5,
         )
+        if self.user:
+            self._client.username_pw_set(self.user)
         self._changed = threading.Condition()
         listening = threading.Event()
         self._client.on_message = self._hear

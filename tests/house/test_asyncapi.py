@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def at(ref: str) -> Any:
     return node
 
 
+@cache
 def payload_of(name: str) -> Any:
     """A validator of one message's payload, with the document's own parts."""
     schema = {"$ref": f"#/components/messages/{name}/payload", "components": DOCUMENT["components"]}
