@@ -119,6 +119,7 @@ class Ear:
         retain: bool = False,
         user: tuple[tuple[str, str], ...] = (),
         correlation: bytes | None = None,
+        response_topic: str | None = None,
     ) -> None:
         """Publishes, and returns when the broker has it."""
         properties: Any = Properties(PacketTypes.PUBLISH)
@@ -126,6 +127,8 @@ class Ear:
             properties.UserProperty = list(user)
         if correlation is not None:
             properties.CorrelationData = correlation
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
         info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         info.wait_for_publish(within(10))
 

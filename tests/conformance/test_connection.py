@@ -147,8 +147,10 @@ def test_er_topic_3_two_consumers_share_and_each_record_reaches_one(place: Place
 def test_er_topic_4_the_documented_list_keeps_receipts_to_consumers_and_a_device_to_its_own_id(
     tmp_path: Path,
 ) -> None:
-    lines = re.findall(r"^    ((?:pattern|topic|user) .*)$", DOCUMENT.read_text(), re.MULTILINE)
-    assert len(lines) >= 11
+    block = re.search(r"(?:^    .*\n)*    pattern .*%c.*\n(?:    .*\n)+", DOCUMENT.read_text(), re.MULTILINE)
+    assert block is not None
+    lines = [line.strip() for line in block.group().splitlines()]
+    assert len(lines) == 12
     (tmp_path / "access").write_text("user ear\ntopic read #\n" + "\n".join(lines) + "\n")
     with Mosquitto(tmp_path, f"acl_file {tmp_path / 'access'}") as broker:
         device = DeviceTopics("local", "site", "dev-1")
