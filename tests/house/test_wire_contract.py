@@ -14,7 +14,7 @@ IDS = [name for name, _ in REQUIREMENT.findall(TEXT)]
 NAMED = re.compile(r"test_er_([a-z]+)_(\d+)_[a-z]")
 
 
-def tested() -> Counter[str]:
+def _tested() -> Counter[str]:
     """The ids that functions of tests/conformance are named after, `test_er_topic_1_...`; how many each."""
     found: Counter[str] = Counter()
     for path in (ROOT / "tests" / "conformance").glob("test_*.py"):
@@ -27,7 +27,7 @@ def tested() -> Counter[str]:
 
 
 def test_every_requirement_has_a_test_and_every_test_a_requirement() -> None:
-    assert set(tested()) == set(IDS)
+    assert set(_tested()) == set(IDS)
 
 
 def test_an_id_is_given_once_and_its_numbers_have_no_hole() -> None:
