@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
 
+LANES = tuple(Lane)  # an enumeration is slow to walk through
 TURNS = 20
 _DUE = (
     TURNS - len(Lane) + 1
@@ -35,7 +36,7 @@ class Turns:
         """One of the lanes in `waiting`, which must not be empty."""
         due = [lane for lane in waiting if self._passed[lane] >= _DUE]
         chosen = max(due, key=lambda lane: self._passed[lane]) if due else min(waiting)
-        for lane in Lane:
+        for lane in LANES:
             self._passed[lane] = self._passed[lane] + 1 if lane in waiting and lane != chosen else 0
         return chosen
 
@@ -46,7 +47,7 @@ class Backlog:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._turns = Turns()
-        self._ready: dict[Lane, deque[OutboxRow]] = {lane: deque() for lane in Lane}
+        self._ready: dict[Lane, deque[OutboxRow]] = {lane: deque() for lane in LANES}
         self._above = dict.fromkeys(Lane, 0)  # the last number read
         self._rest_until_ns = dict.fromkeys(Lane, 0)
         self._pages = dict.fromkeys(Lane, 0)  # since its beginning
@@ -87,6 +88,6 @@ class Backlog:
 
     def rewind(self) -> None:
         """Reads everything from its beginning: rows that were passed over are wanted now."""
-        for lane in Lane:
+        for lane in LANES:
             self._ready[lane].clear()
             self._above[lane] = self._rest_until_ns[lane] = 0

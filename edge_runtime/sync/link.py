@@ -152,7 +152,7 @@ class Link:
         info = self._client.publish(
             topic, message.payload, qos=1, retain=message.retain, properties=properties
         )
-        size = packet_bytes(message)
+        size = len(topic) + len(properties) + len(message.payload)
         self._owed_bytes += size
         self._owed[info.mid] = _Owed(monotonic_ns(), size, self._owed_bytes)
         return int(info.mid)

@@ -24,8 +24,8 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, one_line
 
 POLL_S = 0.1
-PROGRESS_S = 0.25
-LOOK_NS = 1_000_000_000
+LOOK_NS = 250_000_000  # between two looks at everything but the rows
+AGAIN_NS = 50_000_000  # and at the rows that fly
 REFUSALS = 8  # of the row that asks for its kind, before the next one asks
 ROW_REFUSALS = 3  # of a row that the broker refuses for itself
 
@@ -56,7 +56,7 @@ class Session:
         self._settling = Settling(outbox)
         self._proven = False  # the broker has taken at least one row
         self._said: object = None  # what the last state message was about
-        self._state_due_ns = self._count_due_ns = self._look_due_ns = 0
+        self._state_due_ns = self._look_due_ns = self._again_due_ns = 0
 
     def drain(
         self,
@@ -70,20 +70,20 @@ class Session:
         """Sends and settles until there is a reason to end: stopped, nothing left, another database or certificate."""
         try:
             while not self._ledger.over():
-                if self._outbox.replaced():
-                    return "replaced"
                 now_ns = clock.monotonic_ns()
-                if certificates.replaced(now_ns):
-                    return "certificates"
                 if now_ns >= self._look_due_ns:
                     self._look_due_ns = now_ns + LOOK_NS
+                    if self._outbox.replaced():
+                        return "replaced"
+                    if certificates.replaced(now_ns):
+                        return "certificates"
                     look_around()
-                self._tell_state(state_every_s)
+                    self._count()
+                    self._tell_state(state_every_s)
+                    self._watch(puback_timeout_s)
                 self._fill()
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
-                self._count()
-                self._watch(puback_timeout_s)
                 if until_empty and self._nothing_left():
                     return "empty"
             return "over"
@@ -111,13 +111,11 @@ class Session:
         now_ns = clock.monotonic_ns()
         if (now_ns >= self._state_due_ns or about != self._said) and self._link.room():
             self._said, self._state_due_ns = about, now_ns + int(every_s * 1e9)
-            self._link.publish(self._state_message(self._outbox.pending_count()))
+            self._link.publish(self._state_message(self._ledger.report.remaining or 0))
 
     def _count(self) -> None:
-        if clock.monotonic_ns() >= self._count_due_ns:
-            self._count_due_ns = clock.monotonic_ns() + int(PROGRESS_S * 1e9)
-            self._ledger.report.remaining = self._outbox.pending_count()
-            self._ledger.progress()
+        self._ledger.report.remaining = self._outbox.pending_count()
+        self._ledger.progress()
 
     def _nothing_left(self) -> bool:
         """Nothing flies and nothing is to be noted: what remains, if anything, is held."""
@@ -133,10 +131,12 @@ class Session:
 
     def _fill(self) -> None:
         now_ns = clock.monotonic_ns()
-        for row in self._flight.again(now_ns):
-            if not self._link.room():
-                return
-            self._send(row)
+        if now_ns >= self._again_due_ns:
+            self._again_due_ns = now_ns + AGAIN_NS
+            for row in self._flight.again(now_ns):
+                if not self._link.room():
+                    return
+                self._send(row)
         if not (self._link.room() and self._flight.open_lanes()):
             return
         self._backlog.look(now_ns, self._wanted)

@@ -79,6 +79,11 @@ class Uplink:
         self._deadline_ns: int | None = None
         self._released = False
 
+    @property
+    def report(self) -> UplinkReport:
+        """What has been done so far; read from any thread."""
+        return self._ledger.report
+
     def run(self, *, once: bool = False, timeout_s: float = 60.0) -> UplinkReport:
         """With `once`, raises UplinkError, saying how many rows remain after `timeout_s` or were rejected.
 

@@ -74,7 +74,7 @@ def test_when_receipts_stop_one_row_probes_ever_more_rarely() -> None:
             sent.append((second, row.seq))
     assert sent == [(6, 1), (7, 1), (9, 1), (13, 1), (21, 1), (29, 1), (37, 1), (45, 1), (53, 1)]
     assert flight.stalled
-    assert flight.open_lanes() == [Lane.URGENT]
+    assert flight.open_lanes() == (Lane.URGENT,)
 
 
 def test_the_first_receipt_opens_the_window_and_the_rest_is_sent_again() -> None:
