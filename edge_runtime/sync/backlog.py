@@ -50,6 +50,7 @@ class Backlog:
         self._ready: dict[Lane, deque[OutboxRow]] = {lane: deque() for lane in LANES}
         self._above = dict.fromkeys(Lane, 0)  # the last number read
         self._rest_until_ns = dict.fromkeys(Lane, 0)
+        self._at_end = dict.fromkeys(LANES, False)
         self._pages = dict.fromkeys(Lane, 0)  # since its beginning
         self._again_ns = dict.fromkeys(Lane, 0)
 
@@ -65,7 +66,8 @@ class Backlog:
                 self._pages[lane] += 1
                 if rows:
                     self._above[lane] = rows[-1].seq
-                if len(rows) < PAGE:
+                self._at_end[lane] = len(rows) < PAGE
+                if self._at_end[lane]:
                     self._rest_until_ns[lane] = now_ns + _REST_NS
                 ready.extend(row for row in rows if wanted(row))
 
@@ -82,12 +84,14 @@ class Backlog:
                 return row
         return None
 
-    def waits(self, lanes: Collection[Lane]) -> bool:
-        """Whether any of these lanes holds a row that was read."""
-        return any(self._ready[lane] for lane in lanes)
+    @property
+    def dry(self) -> bool:
+        """Whether every lane was read to its end and nothing of it is left to take."""
+        return all(self._at_end.values()) and not any(self._ready.values())
 
     def rewind(self) -> None:
         """Reads everything from its beginning: rows that were passed over are wanted now."""
         for lane in LANES:
             self._ready[lane].clear()
+            self._at_end[lane] = False
             self._above[lane] = self._rest_until_ns[lane] = 0

@@ -119,7 +119,7 @@ class Session:
 
     def _nothing_left(self) -> bool:
         """Nothing flies and nothing is to be noted: what remains, if anything, is held."""
-        if self._flight:
+        if self._flight or not self._backlog.dry:
             return False
         self._note(now=True)
         if self._settling:
