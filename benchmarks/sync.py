@@ -9,7 +9,7 @@ live      another process commits findings, one or ten in a transaction, each sy
 at rest   the share of one core at 25 findings a second, with receipts: journal and uplink together
 slow      a day of 200 findings over 9.6 kbit/s with receipts, and how many bytes a finding and its mask take
 
-Ratios are of medians over interleaved rounds. 
+Ratios are of medians over interleaved rounds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link import Broker
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.publishing import packet_bytes
-from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Finding
@@ -120,9 +117,7 @@ def one_finding(folder: Path) -> Path:
 
 def produce(state: Path, rows: int, a_batch: int, a_second: float) -> None:
     """Commits findings without their masks; with `a_second` above 0, no faster than that."""
-    found = msgspec.json.decode(
-        (state.parent / "finding.jsonl").read_bytes().splitlines()[0], type=Finding
-    )
+    found = msgspec.json.decode((state.parent / "finding.jsonl").read_bytes().splitlines()[0], type=Finding)
     bare = tuple(msgspec.structs.replace(mask, data=None) for mask in found.masks)
     found = msgspec.structs.replace(found, masks=bare)
     with Journal.open(state, reserve_bytes=0) as journal:
@@ -248,7 +243,9 @@ def at_rest(folder: Path, seconds: float = 30.0, a_second: float = 25.0) -> dict
     command = [sys.executable, "-m", "edge_runtime"]
     url = f"mqtt://127.0.0.1:{PORT}"
     with (
-        subprocess.Popen([*command, "receive", "--broker", url, "--store", f"sqlite:///{folder}/rest.db"]) as cloud,
+        subprocess.Popen(
+            [*command, "receive", "--broker", url, "--store", f"sqlite:///{folder}/rest.db"]
+        ) as cloud,
         subprocess.Popen([*command, "uplink", "--state", state, "--broker", url]) as uplink,
         subprocess.Popen(producing(state, int((seconds + 6) * a_second), 1, a_second)) as producer,
     ):
@@ -260,7 +257,11 @@ def at_rest(folder: Path, seconds: float = 30.0, a_second: float = 25.0) -> dict
         uplink.terminate()
         cloud.terminate()
     up, journal = ((b - a) / seconds * 100 for a, b in zip(before, after, strict=True))
-    return {"uplink_percent": round(up, 2), "journal_percent": round(journal, 2), "sum": round(up + journal, 2)}
+    return {
+        "uplink_percent": round(up, 2),
+        "journal_percent": round(journal, 2),
+        "sum": round(up + journal, 2),
+    }
 
 
 def cpu_s(pid: int) -> float:

@@ -60,7 +60,7 @@ class Backlog:
             for _ in range(_PAGES_A_LOOK):
                 if ready or now_ns < self._rest_until_ns[lane]:
                     break
-                if self._above[lane] and now_ns >= self._again_ns[lane]:
+                if not self._above[lane] or now_ns >= self._again_ns[lane]:
                     self._begin_again(lane, now_ns)
                 rows = self._read(lane, self._above[lane], PAGE)
                 self._pages[lane] += 1

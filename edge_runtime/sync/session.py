@@ -18,7 +18,7 @@ from edge_runtime.sync.ledger import Ledger
 from edge_runtime.sync.link import Acked, Event, Link, Message
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.reason_codes import LinkError, Verdict, verdict_of
+from edge_runtime.sync.reason_codes import LinkError, Trouble, Verdict, verdict_of
 from edge_runtime.sync.settling import Settling, hold
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, one_line
@@ -101,7 +101,7 @@ class Session:
 
     def _ended(self, error: LinkError) -> None:
         unacked = self._flight.unacked
-        shows = bool(unacked) and not self._proven and error.by_peer
+        shows = bool(unacked) and not self._proven and error.by_peer and error.trouble is Trouble.LINE
         seq = unacked[0] if shows else None
         if self._ledger.lost_over(seq, self._alone, error) and seq is not None:
             self._hold(seq, "the broker ended every connection over it")

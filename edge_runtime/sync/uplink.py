@@ -78,6 +78,7 @@ class Uplink:
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
         self._released = False
+        self._warned = ""
 
     @property
     def report(self) -> UplinkReport:
@@ -196,7 +197,9 @@ class Uplink:
         """What is to be mended on this device, and the link's state for its other processes."""
         alerts, now_ns = self._ledger.alerts, clock.monotonic_ns()
         if warning := self._certificates.warning():
-            if alerts.sound("certificate_ends", warning):
+            alerts.sound("certificate_ends", warning)
+            if self._ledger.link.state.connected and warning != self._warned:
+                self._warned = warning
                 self._notice(warning)
         else:
             alerts.mended("certificate_ends")
@@ -241,17 +244,15 @@ class Uplink:
         if trouble is Trouble.LINE and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns())
-        refused = self._ledger.link.state.refused
         self._notice(why)
         self._look_around()
-        pause_s *= random.uniform(1.0, 1.5) if refused else random.uniform(0.5, 1.5)
+        pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
-        while (left_ns := until_ns - clock.monotonic_ns()) > 0 and not self._stop.wait(
-            min(1.0, left_ns / 1e9)
-        ):
-            if self._ledger.link.state is LinkState.REFUSED_CERTIFICATE and self._certificates.replaced(
-                clock.monotonic_ns()
-            ):
+        while (left_ns := until_ns - clock.monotonic_ns()) > 0:
+            if self._stop.wait(min(0.5, left_ns / 1e9)):
+                return
+            refused = self._ledger.link.state is LinkState.REFUSED_CERTIFICATE
+            if refused and self._certificates.changed():
                 return
 
     def _notice(self, line: str) -> None:
