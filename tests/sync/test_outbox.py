@@ -20,7 +20,7 @@ from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.masks import add_finding
-from edge_runtime.sync.outbox import Kept, Outbox, OutboxRow
+from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.wire import ranges_of
 from edge_runtime.types import encode
 from tests.builders import finding, report
@@ -106,9 +106,9 @@ def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(s
     with Outbox(state) as outbox:
         outbox.settle([(1, 8)], [((9, 9), "schema")])
         outbox._db.execute("DELETE FROM journal WHERE seq IN (2, 3, 6)")
-        wanted = [(1, 4), (6, 50)]
-        assert outbox.kept(wanted) == Kept(here=(1, 4, 7, 8, 10), dead=(9,), gone=(2, 3, 6))
-        for statement, values in outbox.resend(wanted):
+        kept = outbox.kept([(1, 4), (6, 50)])
+        assert (kept.here, kept.dead, kept.gone) == ((1, 4, 7, 8, 10), (9,), (2, 3, 6))
+        for statement, values in outbox.resend([(1, 4), (6, 50)]):
             outbox._db.execute(statement, values)
         assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 20)] == [1, 4, 7, 8, 10]
         assert [row.seq for row in outbox.records("dead")] == [9]
