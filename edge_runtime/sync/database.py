@@ -53,8 +53,6 @@ SCHEMA = (
         kind TEXT NOT NULL,
         reason TEXT NOT NULL
     )""",
-    # of commands that were taken, by connection: the same one again is refused
-    "CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, session TEXT NOT NULL)",
 )
 # From version 1, which knew findings and events alone. A constraint that is taken away leaves the content as it was, so
 # the schema's own text may be changed (sqlite.org/lang_altertable.html): no copy, which a full quota would not hold.
