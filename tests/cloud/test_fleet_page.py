@@ -27,7 +27,9 @@ def test_a_consumer_of_ones_own_stores_a_batch_and_then_tells_the_devices(url: s
         assert read("SELECT count(*) FROM findings") == [(1,)]  # committed before anybody is told
         told.append((topic, decode_receipt(payload).status))
 
-    records = [(one.topic, one.payload, dict(one.properties)) for one in (message(), changed(schema_version="7.0"))]
+    records = [
+        (one.topic, one.payload, dict(one.properties)) for one in (message(), changed(schema_version="7.0"))
+    ]
     with closing(open_store(url)) as store:
         names["settle"](store, records, publish)
     assert told == [(TOPICS.receipts, "stored"), (TOPICS.receipts, "rejected")]
@@ -39,7 +41,7 @@ def test_findings_may_be_partitioned_by_their_ids_and_are_still_stored_once(
     url: str, write: Write, read: Reader
 ) -> None:
     write(
-        "CREATE TABLE findings (device_id TEXT NOT NULL, finding_id TEXT COLLATE \"C\" PRIMARY KEY, seq BIGINT NOT NULL,"
+        'CREATE TABLE findings (device_id TEXT NOT NULL, finding_id TEXT COLLATE "C" PRIMARY KEY, seq BIGINT NOT NULL,'
         " epoch TEXT NOT NULL, exam_id TEXT NOT NULL, created_at TEXT NOT NULL, received_at TEXT NOT NULL,"
         " body TEXT NOT NULL) PARTITION BY RANGE (finding_id)"
     )
