@@ -21,7 +21,7 @@ from edge_runtime.infer.preprocess import Preprocess, preprocess_for
 from edge_runtime.measure.acquisition import hint_of, reasons_of
 from edge_runtime.measure.anatomy import ELLIPTIC, acquisition, labels_of, measure
 from edge_runtime.measure.cover import covered
-from edge_runtime.measure.ellipse import outlined
+from edge_runtime.measure.ellipse import fits_of, outlined
 from edge_runtime.measure.findings import assemble
 from edge_runtime.measure.profile import Profile
 from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge, spoilt
@@ -104,7 +104,8 @@ class Pipeline:
                 found = self.postprocess.read(slot.outputs, flight.geometry)
             with stages.stage("measure"):
                 anatomy = self.model.manifest.anatomy
-                measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings)
+                fits = fits_of(found) if anatomy in ELLIPTIC else None
+                measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings, fits)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
                 grey = self.preprocess.grey(slot.input)
                 verdict = judge(grey, found, frame, self.limits, frozen)
@@ -114,7 +115,7 @@ class Pipeline:
                 elif anatomy in ELLIPTIC and covered(found, grey):
                     verdict = spoilt(verdict, (Reason.CUT_BY_BORDER,), Hint.CENTER_STRUCTURE)
                 assembled = assemble(measured, verdict.reasons)
-                mask = outlined(found) if self.model.manifest.output.outline == "ellipse" else found
+                mask = outlined(found, fits) if self.model.manifest.output.outline == "ellipse" else found
         except FrameError as error:
             named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
             return unusable(frame, named, stages.stages_ms)
