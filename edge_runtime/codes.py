@@ -22,7 +22,7 @@ class Kind(str, Enum):
     FRAME = "frame"  # one frame of a finite source, policy `every`
     CAPTURE = "capture"  # a person captured
     AUTO_CAPTURE = "auto_capture"  # quality and stability held
-    FLUSH = "flush"  # the last frame of a stream that ended without a capture
+    FLUSH = "flush"  # the last frame of an exam that ended without a capture
 
 
 class Priority(str, Enum):
