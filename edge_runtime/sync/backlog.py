@@ -63,8 +63,8 @@ class Backlog:
                 if not self._above[lane] or now_ns >= self._again_ns[lane]:
                     self._begin_again(lane, now_ns)
                 rows = self._read(lane, self._above[lane], PAGE)
-                self._pages[lane] += 1
-                if rows:
+                if rows:  # an empty read costs nothing, and is made twenty times a second
+                    self._pages[lane] += 1
                     self._above[lane] = rows[-1].seq
                 self._at_end[lane] = len(rows) < PAGE
                 if self._at_end[lane]:

@@ -50,6 +50,9 @@ class Received:
     payload: bytes
     mid: int  # for `Link.ack`
     properties: tuple[tuple[str, str], ...]
+    retained: bool = False  # it was published so
+    correlation: bytes | None = None
+    response_topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,9 @@ class Settings:
     will: Message | None = None
     keepalive_s: int = 30
     receive_maximum: int = 1000  # mosquitto sends 20 at a time to those who do not say
-    subscribe: str | tuple[str, ...] | None = None  # refusing the first is refusing us
+    maximum_packet: int | None = None  # the broker sends us nothing larger
+    subscribe: str | tuple[str, ...] | None = None
+    needed: int = 1  # of these filters; refusing one of the others is not refusing us
 
 
 Event = Received | Acked
@@ -105,7 +110,7 @@ class Link:
         self._alias_max = 0
         self.receive_max = 65535  # of PUBLISHes without PUBACK that the broker allows us
         self.max_packet: int | None = None
-        self.not_subscribed: tuple[str, ...] = ()  # filters after the first that the broker refused
+        self.not_subscribed: tuple[str, ...] = ()  # filters that are not needed and that the broker refused
 
     @classmethod
     def open(
@@ -122,7 +127,7 @@ class Link:
         if not link._await("connack", stop, deadline):
             return None
         if filters := link._filters:
-            link._client.subscribe([(topic, 1) for topic in filters])
+            link._client.subscribe(_subscriptions(filters))
             if not link._await("suback", stop, deadline):
                 return None
         return link
@@ -290,12 +295,13 @@ class Link:
             if not any(answer[0] == name for answer in self._answers):
                 self._check_alive(rc)
         _, reasons, properties = next(answer for answer in self._answers if answer[0] == name)
-        if reasons[0].is_failure:
+        needed = 1 if name == "connack" else self._settings.needed
+        if refused := next((reason for reason in reasons[:needed] if reason.is_failure), None):
             self.drop()
             raise LinkError(
-                f"broker {self._settings.broker}: refused ({reasons[0]}); check user, certificate and access list",
-                trouble_of(reasons[0].value),
-                reasons[0].value,
+                f"broker {self._settings.broker}: refused ({refused}); check user, certificate and access list",
+                trouble_of(refused.value),
+                refused.value,
             )
         if name == "connack":
             self.receive_max = getattr(properties, "ReceiveMaximum", 65535)
@@ -357,18 +363,38 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
         ("disconnect", [reason], flags.is_disconnect_packet_from_server)
     )
     client.on_publish = lambda c, u, mid, reason, props: inbox.append(Acked(mid, reason.value, str(reason)))
-    client.on_message = lambda c, u, m: inbox.append(
-        Received(m.topic, bytes(m.payload), m.mid, tuple(getattr(m.properties, "UserProperty", ())))
-    )
+    client.on_message = lambda c, u, m: inbox.append(_received(m))
     connect: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     connect.ReceiveMaximum = settings.receive_maximum
     connect.SessionExpiryInterval = 0
+    if settings.maximum_packet is not None:
+        connect.MaximumPacketSize = settings.maximum_packet
     broker = settings.broker
     client.connect_timeout = CONNECT_TIMEOUT_S
     client.connect_async(
         broker.host, broker.port, keepalive=settings.keepalive_s, clean_start=True, properties=connect
     )
     return client
+
+
+def _received(message: Any) -> Received:
+    sent = message.properties
+    return Received(
+        message.topic,
+        bytes(message.payload),
+        message.mid,
+        tuple(getattr(sent, "UserProperty", ())),
+        bool(message.retain),
+        getattr(sent, "CorrelationData", None),
+        getattr(sent, "ResponseTopic", None),
+    )
+
+
+def _subscriptions(topics: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """QoS 1, and the retain flag as it was published: whether a command was retained must be known."""
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+
+    return [(topic, SubscribeOptions(qos=1, retainAsPublished=True)) for topic in topics]
 
 
 def _will_properties(message: Message) -> Any:

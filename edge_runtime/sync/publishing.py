@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-_CONTENT_TYPE, _TOPIC_ALIAS, _USER_PROPERTY = 0x03, 0x23, 0x26
+_EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x02, 0x03, 0x08, 0x09
+_TOPIC_ALIAS, _USER_PROPERTY = 0x23, 0x26
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class Message:
     content_type: str = "application/json"  # none is sent where it is empty
     retain: bool = False
     properties: tuple[tuple[str, str], ...] = ()
+    correlation: bytes | None = None  # of a command and of its answer
+    response_topic: str | None = None
+    expiry_s: int | None = None  # the broker forgets it then
     alias: bool = False  # the topic may be sent as a number, where the broker allows that
 
 
@@ -31,6 +35,12 @@ class Packed:
         packed = b"".join([_user_property(*pair) for pair in message.properties])
         if message.content_type:
             packed = _content_type(message.content_type) + packed
+        if message.response_topic is not None:
+            packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
+        if message.correlation is not None:
+            packed += bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
+        if message.expiry_s is not None:
+            packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
         if alias:
             packed += bytes([_TOPIC_ALIAS]) + alias.to_bytes(2, "big")
         self._bytes = _length(len(packed)) + packed
@@ -45,7 +55,8 @@ class Packed:
 def packet_bytes(message: Message) -> int:
     """The length of its PUBLISH with the whole topic, or a little more."""
     properties = sum([len(name) + len(value) + 5 for name, value in message.properties])
-    return 20 + len(message.topic) + len(message.content_type) + properties + len(message.payload)
+    answered = len(message.response_topic or "") + len(message.correlation or b"")
+    return 32 + len(message.topic) + len(message.content_type) + properties + answered + len(message.payload)
 
 
 @lru_cache(maxsize=64)

@@ -6,16 +6,19 @@ connection and the database.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError, UplinkError
+from edge_runtime.sync.authority import Arrived
 from edge_runtime.sync.backlog import Backlog
 from edge_runtime.sync.certificates import Certificates
+from edge_runtime.sync.commander import Commander
 from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.ledger import Ledger
-from edge_runtime.sync.link import Acked, Event, Link, Message
+from edge_runtime.sync.link import Acked, Event, Link, Message, Received
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.parcels import parcel
 from edge_runtime.sync.reason_codes import LinkError, Trouble, Verdict, verdict_of
@@ -45,10 +48,13 @@ class Session:
         ledger: Ledger,
         pace: Pace,
         proof: Proof = "receipt",
+        commander: Commander | None = None,
     ) -> None:
         self._outbox, self._link, self._topics, self._ledger = outbox, link, topics, ledger
         self._state_message = state_message  # of the number of waiting rows
         self._proof = proof
+        self._commander = commander
+        self._answers: deque[Message] = deque()
         self._alone = ledger.one_by_one
         pace = Pace(window=1) if self._alone else pace
         self._flight = Flight(pace, clock.monotonic_ns(), ledger.speed.profile)
@@ -79,8 +85,9 @@ class Session:
                         return "certificates"
                     look_around()
                     self._count()
-                    self._tell_state(state_every_s)
                     self._watch(puback_timeout_s)
+                self._tell_state(state_every_s)
+                self._answer()
                 self._fill()
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
@@ -107,7 +114,8 @@ class Session:
             self._hold(seq, "the broker ended every connection over it")
 
     def _tell_state(self, every_s: float) -> None:
-        about = (self._ledger.link.state, self._ledger.alerts.standing)
+        session = self._commander and self._commander.session
+        about = (self._ledger.link.state, self._ledger.alerts.standing, session)
         now_ns = clock.monotonic_ns()
         if (now_ns >= self._state_due_ns or about != self._said) and self._link.room():
             self._said, self._state_due_ns = about, now_ns + int(every_s * 1e9)
@@ -119,7 +127,7 @@ class Session:
 
     def _nothing_left(self) -> bool:
         """Nothing flies and nothing is to be noted: what remains, if anything, is held."""
-        if self._flight or not self._backlog.dry:
+        if self._flight or self._answers or not self._backlog.dry:
             return False
         self._note(now=True)
         if self._settling:
@@ -186,8 +194,11 @@ class Session:
         for event in events:
             if isinstance(event, Acked):
                 self._puback(event)
-            else:
+            elif event.topic == self._topics.receipts:
                 self._receipt(event.payload)
+                self._link.ack(event)
+            else:
+                self._command(event)
                 self._link.ack(event)
 
     def _puback(self, acked: Acked) -> None:
@@ -237,6 +248,31 @@ class Session:
             self._flight.forget(row.seq)  # and read again when its lane is
             if times >= ROW_REFUSALS:
                 self._hold(row.seq, f"the broker refused it {times} times ({text})")
+
+    def _command(self, received: Received) -> None:
+        if self._commander is None:
+            return
+        self._note(now=True)  # else a receipt from before would take away what is to be sent again
+        slow = self._ledger.speed.slow
+        arrived = Arrived(
+            received.topic,
+            received.payload,
+            received.properties,
+            received.retained,
+            received.correlation,
+            received.response_topic,
+        )
+        answer = self._commander.take(arrived, self._link.fits)
+        if answer is not None:
+            self._answers.append(answer)
+        if self._ledger.speed.slow != slow:
+            self._change_profile()
+
+    def _answer(self) -> None:
+        if self._commander is not None:
+            self._commander.tick()
+        while self._answers and self._link.room():
+            self._link.publish(self._answers.popleft())
 
     def _change_profile(self) -> None:
         slow = self._ledger.speed.slow

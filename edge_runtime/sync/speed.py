@@ -52,6 +52,13 @@ class Speed:
     def profile(self) -> Profile:
         return SLOW if self.slow else NORMAL
 
+    def choose(self, choice: LinkChoice) -> None:
+        """From now on so; with `auto` the line is judged from what it is treated as now."""
+        self._choice = choice
+        self._rounds.clear()
+        if choice != "auto":
+            self.slow = choice == "slow"
+
     def acked(self, waited_ns: int, size: int, now_ns: int) -> bool:
         """A PUBACK came after `waited_ns`, `size` bytes having been unanswered with its message; True when that changes
         the profile.

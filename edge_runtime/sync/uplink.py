@@ -8,32 +8,38 @@ nothing about how findings are made.
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from edge_runtime import __version__, clock
+from edge_runtime import clock
 from edge_runtime.codes import Clock
-from edge_runtime.config import Site
-from edge_runtime.errors import EdgeError, JournalError, UplinkError
+from edge_runtime.config import JournalLimits, Site
+from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
+from edge_runtime.sync.audits import Audits
 from edge_runtime.sync.certificates import Certificates
+from edge_runtime.sync.commanded import PROFILE_KEY
+from edge_runtime.sync.commander import Commander
+from edge_runtime.sync.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.ledger import Ledger, UplinkReport
-from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Message, Settings, Tls
+from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Settings, Tls
 from edge_runtime.sync.link_file import LinkFile
 from edge_runtime.sync.link_state import LinkMachine, LinkState, Patience
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.reason_codes import LinkError, Trouble
+from edge_runtime.sync.said import Discretion, Said
 from edge_runtime.sync.session import Proof, Session
+from edge_runtime.sync.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.speed import LinkChoice, Speed
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.wire import DeviceState, encode_state
 
 LONGEST_S = 1e9  # thirty years
+MOST_RECEIVED = 128 * 2**10  # a receipt of 1000 ranges has 40 kB, a command 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class UplinkSettings:
     puback_timeout_s: float = 20.0  # a broker that owes a PUBACK this long is gone: drop the line
     state_every_s: float = 300.0
     keepalive_s: int = 30
+    command_keys: Path | None = None  # a file or folder of PEM; without one every command is refused
+    journal: JournalLimits = field(default_factory=JournalLimits)
 
 
 class Uplink:
@@ -74,6 +82,11 @@ class Uplink:
         self._ledger = Ledger(self._notice, self._progress, self._over, link, Speed(settings.link))
         self._link_file = LinkFile(state_dir, str(settings.broker))
         self._certificates = Certificates(settings.tls, settings.certificates_s)
+        private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
+        self._discretion = Discretion(str(path) for path in private if path is not None)
+        self._said = Said(self._discretion)
+        self._audits = Audits(self._journal, self._notice)
+        self._commander = Commander(self._audits, self._notice)
         self._last_notice = ""
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
@@ -98,6 +111,7 @@ class Uplink:
         try:
             finished = self._until_done(once)
         finally:
+            self._audits.close()
             self._ledger.link.stopped()
             self._show()
         self._progress()
@@ -147,18 +161,29 @@ class Uplink:
         """One connection, from its start to its end; True when there is nothing left to do."""
         settings, ledger = self._settings, self._ledger
         topics = DeviceTopics(settings.tenant, settings.site, outbox.device_id)
-        say = _StateMessages(topics, outbox.epoch, site_key(self._state_dir).key_id, ledger)
+        say = StateMessages(
+            topics,
+            outbox.epoch,
+            site_key(self._state_dir).key_id,
+            ledger,
+            lambda: self._commander.session,
+            self._discretion,
+        )
+        self._begin_commands(topics, outbox, say)
         ledger.link.connecting()
         self._look_around()
         self._certificates.taken_into_use()
+        receipts = (topics.receipts,) if settings.ack == "receipt" else ()
         link = Link.open(
             Settings(
                 broker=settings.broker,
                 client_id=outbox.device_id,
                 tls=settings.tls,
-                will=say("offline", "lost"),
+                will=say.message(say.offline("lost")),
                 keepalive_s=settings.keepalive_s,
-                subscribe=topics.receipts if settings.ack == "receipt" else None,
+                maximum_packet=MOST_RECEIVED,
+                subscribe=(*receipts, topics.command("+")),
+                needed=len(receipts),
             ),
             self._stop,
             self._seconds_left(CONNECT_TIMEOUT_S),
@@ -166,14 +191,17 @@ class Uplink:
         if link is None:
             return True
         self._connected()
+        if link.not_subscribed:
+            self._notice(f"the broker keeps commands from this device ({', '.join(link.not_subscribed)})")
         session = Session(
             outbox,
             link,
             topics,
-            lambda pending: say("online", "connected", pending),
+            lambda pending: say.message(say.online(pending)),
             ledger,
             settings.pace,
             settings.ack,
+            self._commander,
         )
         try:
             end = session.drain(
@@ -190,8 +218,27 @@ class Uplink:
             self._notice("there are new TLS files; connecting anew with them")
             link.close()
             return False
-        link.close(last=say("offline", "stopped"))
+        link.close(last=say.message(say.offline("stopped")))
         return end != "replaced"
+
+    def _journal(self) -> Journal:
+        """For the audits of commands; never one in a directory that is gone."""
+        with Outbox(self._state_dir):
+            return Journal.open_within(self._state_dir, self._settings.journal)
+
+    def _begin_commands(self, topics: DeviceTopics, outbox: Outbox, say: StateMessages) -> None:
+        """A session of its own for each connection, the keys as they are now, the profile that was last commanded."""
+        keys = NO_KEYS
+        if self._settings.command_keys is not None:
+            try:
+                keys = TrustedKeys.load(self._settings.command_keys)
+            except ConfigError as exc:  # they were good at the start
+                self._notice(f"{exc}; every command is refused")
+        for choice in get_args(LinkChoice):
+            if outbox.facts.get(PROFILE_KEY) == choice:
+                self._ledger.speed.choose(choice)
+        ways = UplinkWays(self._said, self._ledger, lambda: say.online(outbox.pending_count()))
+        self._commander.begin(topics, keys, outbox, ways)
 
     def _look_around(self) -> None:
         """What is to be mended on this device, and the link's state for its other processes."""
@@ -258,40 +305,9 @@ class Uplink:
     def _notice(self, line: str) -> None:
         if line != self._last_notice:
             self._last_notice = line
+            self._said.add(clock.utc_now(), line)
             self._on_notice(line)
 
     def _progress(self) -> None:
         self._ledger.report.seconds = (clock.monotonic_ns() - self._started_ns) / 1e9
         self._on_progress(self._ledger.report)
-
-
-class _StateMessages:
-    """Makes the retained state messages of one connection."""
-
-    def __init__(self, topics: DeviceTopics, epoch: str, site_key_id: str, ledger: Ledger) -> None:
-        self._topics, self._epoch, self._site_key_id, self._ledger = topics, epoch, site_key_id, ledger
-        self.session = secrets.token_hex(8)
-
-    def __call__(
-        self,
-        state: Literal["online", "offline"],
-        why: Literal["connected", "stopped", "lost"],
-        pending: int | None = None,
-    ) -> Message:
-        online = state == "online"
-        slow = self._ledger.link.state is LinkState.SLOW
-        state_now = DeviceState(
-            device_id=self._topics.device,
-            state=state,
-            why=why,
-            version=__version__,
-            at=None if why == "lost" else clock.utc_now(),
-            clock=None if why == "lost" else clock.clock_quality(),
-            epoch=self._epoch,
-            site_key_id=self._site_key_id,
-            session=self.session if online else None,
-            link=("slow" if slow else "online") if online else None,
-            pending=pending,
-            alerts=self._ledger.alerts.standing if online else (),
-        )
-        return Message(self._topics.state, encode_state(state_now), retain=True)
