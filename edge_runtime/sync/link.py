@@ -391,10 +391,10 @@ def _received(message: Any) -> Received:
 
 
 def _subscriptions(topics: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """QoS 1, and the retain flag as it was published: whether a command was retained must be known."""
+    """QoS 1, nothing of our own back, and the retain flag as it was published: a retained command must be known."""
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
-    return [(topic, SubscribeOptions(qos=1, retainAsPublished=True)) for topic in topics]
+    return [(topic, SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True)) for topic in topics]
 
 
 def _will_properties(message: Message) -> Any:

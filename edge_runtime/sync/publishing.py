@@ -38,7 +38,9 @@ class Packed:
         if message.response_topic is not None:
             packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
         if message.correlation is not None:
-            packed += bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
+            packed += (
+                bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
+            )
         if message.expiry_s is not None:
             packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
         if alias:

@@ -24,10 +24,11 @@ from edge_runtime.sync.parcels import parcel
 from edge_runtime.sync.reason_codes import LinkError, Trouble, Verdict, verdict_of
 from edge_runtime.sync.settling import Settling, hold
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.wire import decode_receipt, one_line
+from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
 LOOK_NS = 250_000_000  # between two looks at everything but the rows
+AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
 AGAIN_NS = 50_000_000  # and at the rows that fly
 REFUSALS = 8  # of the row that asks for its kind, before the next one asks
 ROW_REFUSALS = 3  # of a row that the broker refuses for itself
@@ -62,7 +63,7 @@ class Session:
         self._settling = Settling(outbox)
         self._proven = False  # the broker has taken at least one row
         self._said: object = None  # what the last state message was about
-        self._state_due_ns = self._look_due_ns = self._again_due_ns = 0
+        self._state_due_ns = self._look_due_ns = self._around_due_ns = self._again_due_ns = 0
 
     def drain(
         self,
@@ -83,9 +84,11 @@ class Session:
                         return "replaced"
                     if certificates.replaced(now_ns):
                         return "certificates"
-                    look_around()
                     self._count()
                     self._watch(puback_timeout_s)
+                if now_ns >= self._around_due_ns:
+                    self._around_due_ns = now_ns + AROUND_NS
+                    look_around()
                 self._tell_state(state_every_s)
                 self._answer()
                 self._fill()
@@ -197,9 +200,27 @@ class Session:
             elif event.topic == self._topics.receipts:
                 self._receipt(event.payload)
                 self._link.ack(event)
+            elif event.topic == self._topics.state:
+                self._link.ack(event)
+                self._last_words(event.payload)
             else:
                 self._command(event)
                 self._link.ack(event)
+
+    def _last_words(self, payload: bytes) -> None:
+        """The retained state, as this connection found it. A will of a session that is not ours, where ours was the last
+        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why.
+        """
+        try:
+            before = decode_state(payload)
+        except UplinkError:
+            return
+        wills = self._ledger.wills
+        if before.why != "lost" or before.session is None or before.session in wills or len(wills) < 2:
+            return
+        self._ledger.link.another_was_here(clock.monotonic_ns())
+        if self._ledger.link.two_of_one_id(clock.monotonic_ns()):
+            raise LinkError("another device connects under this device's id", Trouble.TAKEN_OVER)
 
     def _puback(self, acked: Acked) -> None:
         now_ns = clock.monotonic_ns()

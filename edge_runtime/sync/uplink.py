@@ -174,15 +174,16 @@ class Uplink:
         self._look_around()
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
+        will = say.offline("lost")
         link = Link.open(
             Settings(
                 broker=settings.broker,
                 client_id=outbox.device_id,
                 tls=settings.tls,
-                will=say.message(say.offline("lost")),
+                will=say.message(will),
                 keepalive_s=settings.keepalive_s,
                 maximum_packet=MOST_RECEIVED,
-                subscribe=(*receipts, topics.command("+")),
+                subscribe=(*receipts, topics.command("+"), topics.state),
                 needed=len(receipts),
             ),
             self._stop,
@@ -190,9 +191,11 @@ class Uplink:
         )
         if link is None:
             return True
+        if will.session is not None:
+            ledger.wills.add(will.session)
         self._connected()
-        if link.not_subscribed:
-            self._notice(f"the broker keeps commands from this device ({', '.join(link.not_subscribed)})")
+        if topics.command("+") in link.not_subscribed:
+            self._notice(f"the broker keeps commands from this device ({topics.command('+')})")
         session = Session(
             outbox,
             link,
