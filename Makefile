@@ -69,7 +69,7 @@ mosquitto:
 		|| echo "mosquitto is not installed: the tests of the link are skipped"
 
 schema: $(VENV)/.test
-	$(BIN)/python -c "import sys; from edge_runtime.types import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
+	$(BIN)/python -c "import sys; from edge_runtime.records import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
 
 clean:
 	rm -rf $(VENV) build dist edge-runtime-demo

@@ -20,13 +20,13 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow
 from edge_runtime.errors import UplinkError
+from edge_runtime.records import Seq
 from edge_runtime.sync.link import Broker, Link, Message, Received, Settings, Tls
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics, parse_event
 from edge_runtime.sync.wire import (
     MAX_RANGES,
     RECEIPT_CONTENT_TYPE,
     Receipt,
-    Seq,
     encode_receipt,
     one_line,
     ranges_of,

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.records import RecordKind
 from edge_runtime.sync.database import open_db
 from edge_runtime.sync.state import file_mark
-from edge_runtime.sync.topics import EventKind
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS findings (
@@ -47,7 +47,7 @@ def _columns(name: str) -> tuple[str, ...]:
 class StoreRow:
     """One finding or event as it is stored."""
 
-    kind: EventKind
+    kind: RecordKind
     device_id: str
     id: str
     seq: int

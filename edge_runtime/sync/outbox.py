@@ -1,16 +1,19 @@
 """The journal's rows that are not delivered yet, as the uplink reads and settles them.
 
 A row is pending until a receipt says stored (then only the journal has it, until retention) or rejected (then it
-is dead: kept with the reason, never sent again). Every call is one short transaction: a reader that stays open
-lets the write-ahead log grow without bound. Knows nothing about MQTT.
+is dead: kept with the reason, never sent again). One that this broker cannot take is held: dead until the next start.
+Every call is one short transaction: a reader that stays open lets the write-ahead log grow without bound. Knows
+nothing about MQTT.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +21,30 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
+from edge_runtime.records import Gap, RecordKind
 from edge_runtime.sync import database
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
-from edge_runtime.sync.topics import EventKind
 from edge_runtime.sync.wire import SeqRange
 
-Which = Literal["pending", "delivered", "dead", "all"]
+Which = Literal["pending", "delivered", "dead", "held", "all"]
 
 _WHERE: dict[Which, str] = {
     "pending": "seq IN (SELECT seq FROM outbox)",
     "delivered": "seq NOT IN (SELECT seq FROM outbox) AND seq NOT IN (SELECT seq FROM dead)",
     "dead": "seq IN (SELECT seq FROM dead)",
+    "held": "seq IN (SELECT seq FROM dead WHERE held)",
     "all": "1",
 }
+
+
+# a record that comes back goes into its kind's lane: a person's mark was for the first time
+_LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
+_HERE = "SELECT seq FROM journal WHERE seq BETWEEN ? AND ? ORDER BY seq"
+_AGAIN = (
+    f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
+    " AND seq NOT IN (SELECT seq FROM dead)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,12 @@ class OutboxRow:
     """One record of the journal."""
 
     seq: int
-    kind: EventKind
-    id: str  # of the finding or the event
-    exam_id: str
+    kind: RecordKind
+    id: str  # a mask's is that of its finding
+    exam_id: str  # empty where it belongs to none
     created_at: str
     body: bytes
+    lane: int = Lane.FINDING  # while it is pending
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +66,10 @@ class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     delivered: int  # and still in the journal
     dead: int  # rejected by the cloud, kept here with the reason
+    held: int  # of `dead`: not rejected, but this broker cannot take them; tried again at the next start
+    waiting: dict[str, int]  # of `pending`, by lane
+    records: dict[str, int]  # in the journal, by kind
+    lost: int  # masks and telemetry that were removed unsent, as far as the journal tells of them
     oldest_pending_s: float | None  # by the wall clock; null when nothing is pending
     last_seq: int
 
@@ -74,6 +93,8 @@ class Outbox:
             raise self._unreadable(exc) from exc
         try:
             self._mark = file_mark(self._path)
+            if not reading:
+                database.update_tables(self._db)
             self.epoch = database.read_meta(self._db, self._path)["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
             self._db.close()
@@ -109,18 +130,23 @@ class Outbox:
         except OSError:
             return True
 
-    def pending(self, after_seq: int, limit: int) -> list[OutboxRow]:
-        """At most `limit` undelivered rows above `after_seq`, oldest first."""
+    def pending(self, lane: Lane, after_seq: int, limit: int) -> list[OutboxRow]:
+        """At most `limit` undelivered rows of a lane above `after_seq`, oldest first."""
         sql = (
-            "SELECT outbox.seq, kind, id, exam_id, created_at, body FROM outbox JOIN journal USING (seq)"
-            " WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
+            "SELECT outbox.seq, kind, id, exam_id, created_at, body, lane FROM outbox JOIN journal USING (seq)"
+            " WHERE lane = ? AND outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
         )
-        return [OutboxRow(*row) for row in self._read(sql, after_seq, limit)]
+        return [OutboxRow(*row) for row in self._read(sql, lane, after_seq, limit)]
 
     def pending_count(self) -> int:
         """How many rows are not delivered."""
         count: int = self._read("SELECT count(*) FROM outbox")[0][0]
         return count
+
+    def waiting(self) -> dict[Lane, int]:
+        """How many rows each lane has that are not delivered; empty lanes too."""
+        counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))
+        return {lane: counted.get(lane, 0) for lane in Lane}
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
@@ -130,55 +156,94 @@ class Outbox:
         Numbers that are not pending are passed over: receipts come twice.
         """
         delivered = dead = 0
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction("receipts cannot be noted, rows will be sent again"):
             for first, last in stored:
                 delivered += self._db.execute(
                     "DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last)
                 ).rowcount
             for (first, last), reason in rejected:
                 dead += self._db.execute(
-                    "INSERT OR IGNORE INTO dead SELECT seq, ? FROM outbox WHERE seq BETWEEN ? AND ?",
+                    "INSERT OR IGNORE INTO dead SELECT seq, ?, 0 FROM outbox WHERE seq BETWEEN ? AND ?",
                     (reason, first, last),
                 ).rowcount
                 self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise JournalError(
-                f"state directory {self.state_dir}: receipts cannot be noted ({exc}); rows will be sent again"
-            ) from exc
         return delivered, dead
+
+    def hold(self, seq: int, reason: str) -> None:
+        """Puts a row aside that this broker cannot take: it is tried again after `release`."""
+        with self._transaction("a row cannot be put aside"):
+            self._db.execute(
+                "INSERT OR IGNORE INTO dead SELECT seq, ?, 1 FROM outbox WHERE seq = ?", (reason, seq)
+            )
+            self._db.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
+
+    def release(self) -> int:
+        """Makes held rows pending again; how many."""
+        return self._revive("held")
 
     def revive(self) -> int:
         """Makes dead rows pending again, for a cloud that has learnt to read them; how many."""
+        return self._revive("1")
+
+    def _revive(self, which: str) -> int:
+        with self._transaction("dead letters cannot be sent again"):
+            revived = self._db.execute(
+                f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM dead JOIN journal USING (seq) WHERE {which}"
+            ).rowcount
+            self._db.execute(f"DELETE FROM dead WHERE {which}")
+        return int(revived)
+
+    def resend(self, ranges: Iterable[SeqRange]) -> tuple[int, tuple[SeqRange, ...]]:
+        """Makes delivered rows pending again, for a cloud that misses them: (how many, numbers no longer here)."""
+        gone: list[SeqRange] = []
+        again = 0
+        with self._transaction("records cannot be sent again"):
+            for first, last in ranges:
+                here = [seq for (seq,) in self._db.execute(_HERE, (first, last))]
+                gone.extend(_missing(first, min(last, self._last_seq()), here))
+                again += self._db.execute(_AGAIN, (first, last)).rowcount
+        return again, tuple(gone)
+
+    def _last_seq(self) -> int:
+        last: int = self._db.execute(database.LAST_SEQ).fetchone()[0]
+        return last
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            revived = self._db.execute("INSERT OR IGNORE INTO outbox SELECT seq FROM dead").rowcount
-            self._db.execute("DELETE FROM dead")
+            yield
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise JournalError(f"state directory {self.state_dir}: {exc}") from exc
-        return int(revived)
+            raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:
-        rows, pending, dead, last = self._read(
-            "SELECT (SELECT count(*) FROM journal), (SELECT count(*) FROM outbox),"
-            f" (SELECT count(*) FROM dead), ({database.LAST_SEQ})"
+        pending, dead, held, last = self._read(
+            "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead),"
+            f" (SELECT count(*) FROM dead WHERE held), ({database.LAST_SEQ})"
         )[0]
+        records = dict(self._read("SELECT kind, count(*) FROM journal GROUP BY kind ORDER BY min(seq)"))
         oldest = self._read("SELECT created_at FROM journal WHERE seq = (SELECT min(seq) FROM outbox)")
+        untold = self._read("SELECT coalesce(sum(last - first + 1), 0) FROM lost")[0][0]
         return OutboxStats(
             device_id=self.device_id,
             epoch=self.epoch,
             pending=pending,
-            delivered=rows - pending - dead,
+            delivered=sum(records.values()) - pending - dead,
             dead=dead,
+            held=held,
+            waiting={lane.name.lower(): count for lane, count in self.waiting().items()},
+            records=records,
+            lost=untold + sum(_lost_by(row) for row in self._of_kind("gap")),
             oldest_pending_s=_age_s(oldest[0][0]) if oldest else None,
             last_seq=last,
         )
+
+    def _of_kind(self, kind: RecordKind) -> list[OutboxRow]:
+        sql = "SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE kind = ? ORDER BY seq"
+        return [OutboxRow(*row) for row in self._read(sql, kind)]
 
     def reasons(self, seqs: Iterable[int]) -> dict[int, str]:
         """Why dead rows were rejected."""
@@ -197,11 +262,22 @@ class Outbox:
             yield from (OutboxRow(*row) for row in rows)
             last = rows[-1][0]
 
-    def _read(self, sql: str, *values: int) -> list[tuple[Any, ...]]:
+    def _read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
+
+
+def _missing(first: int, last: int, here: list[int]) -> tuple[SeqRange, ...]:
+    """The numbers from `first` to `last` that are not among `here`, which ascend."""
+    edges = [first - 1, *here, last + 1]
+    return tuple((left + 1, right - 1) for left, right in pairwise(edges) if right - left > 1)
+
+
+def _lost_by(row: OutboxRow) -> int:
+    gap = msgspec.json.decode(row.body, type=Gap)
+    return sum(last - first + 1 for first, last in gap.ranges)
 
 
 def _age_s(created_at: str) -> float:

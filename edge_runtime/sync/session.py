@@ -14,6 +14,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import JournalError, UplinkError
 from edge_runtime.sync.flight import Flight, Pace
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.link import NO_SUBSCRIBERS, Acked, Event, Link, Message
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.topics import DeviceTopics
@@ -83,7 +84,7 @@ class Session:
         self._state_message = state_message  # of the number of waiting rows
         self._alone = ledger.strikes >= STRIKES
         self._flight = Flight(Pace(window=1) if self._alone else pace, clock.monotonic_ns())
-        self._cursor = 0
+        self._cursors = dict.fromkeys(Lane, 0)
         self.fruitful = False  # the broker has acknowledged at least one row
         self._stored: list[SeqRange] = []
         self._rejected: list[tuple[SeqRange, str]] = []
@@ -135,16 +136,17 @@ class Session:
             if not self._link.room():
                 return
             self._send(row)
-        while (room := self._flight.room()) and self._link.room():
-            rows = self._outbox.pending(self._cursor, room)
-            for row in rows:
-                if not self._link.room():
-                    return
-                self._cursor = row.seq
-                if row.seq not in self._ledger.held:
-                    self._send(row)
-            if len(rows) < room:
-                return
+        for lane in Lane:
+            while (room := self._flight.room()) and self._link.room():
+                rows = self._outbox.pending(lane, self._cursors[lane], room)
+                for row in rows:
+                    if not self._link.room():
+                        return
+                    self._cursors[lane] = row.seq
+                    if row.seq not in self._ledger.held:
+                        self._send(row)
+                if len(rows) < room:
+                    break
 
     def _send(self, row: OutboxRow) -> None:
         try:

@@ -17,6 +17,7 @@ from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
 from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.wire import ranges_of
 from tests.builders import report
@@ -31,16 +32,16 @@ def state(tmp_path: Path) -> Path:
 
 def test_pending_rows_come_oldest_first_and_page_by_page(state: Path) -> None:
     with Outbox(state) as outbox:
-        assert [row.seq for row in outbox.pending(0, 4)] == [1, 2, 3, 4]
-        assert [row.seq for row in outbox.pending(4, 4)] == [5, 6, 7, 8]
-        assert outbox.pending(10, 4) == []
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 4)] == [1, 2, 3, 4]
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 4, 4)] == [5, 6, 7, 8]
+        assert outbox.pending(Lane.FINDING, 10, 4) == []
 
 
 def test_a_receipt_that_comes_twice_counts_once_and_a_foreign_number_not_at_all(state: Path) -> None:
     with Outbox(state) as outbox:
         assert outbox.settle([(1, 3), (900, 999)]) == (3, 0)
         assert outbox.settle([(1, 4)]) == (1, 0)
-        assert [row.seq for row in outbox.pending(0, 10)] == [5, 6, 7, 8, 9, 10]
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 10)] == [5, 6, 7, 8, 9, 10]
 
 
 def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) -> None:
@@ -128,7 +129,7 @@ class OutboxLife(RuleBasedStateMachine):
         self.now_ns += seconds * 10**9
         rows: list[OutboxRow] = self.flight.again(self.now_ns)
         if room := self.flight.room():
-            fresh = self.outbox.pending(self.cursor, room)
+            fresh = self.outbox.pending(Lane.FINDING, self.cursor, room)
             self.cursor = fresh[-1].seq if fresh else self.cursor
             rows = rows + fresh
         for row in rows:
