@@ -158,3 +158,58 @@ def test_the_model_would_notice_a_journal_that_syncs_too_seldom(
 ) -> None:
     careless = trials(20, lambda setting: setting.replace("FULL", "NORMAL"))
     assert sum(bool(wrong) for wrong in careless) > 5
+
+
+VERSION_1 = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS journal (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
+        id TEXT NOT NULL,
+        exam_id TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        body BLOB NOT NULL
+    )""",
+    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
+    "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
+    "INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1'), ('quota_bytes', '1048576')",
+)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_power_cut_while_an_older_database_is_brought_up_to_date_costs_no_row(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = random.Random(seed)
+    disk, live, after = Disk(cut_after=10**9), tmp_path / "live", tmp_path / "after"
+    live.mkdir()
+    after.mkdir()
+    db = Db(live / "findings.db", disk, database.pragmas(QUOTA))
+    for statement in VERSION_1:
+        db.execute(statement)
+    rows = [(seq, "finding", f"id-{seq}", "exam", "2026-01-01T00:00:00.000Z", b"{}") for seq in range(1, 61)]
+    db.execute("BEGIN")
+    db.executemany(database.ADD_JOURNAL, rows)
+    db.executemany("INSERT INTO outbox VALUES (?)", [(seq,) for seq in range(11, 61)])
+    db.execute("INSERT INTO dead VALUES (5, 'why')")
+    db.execute("COMMIT")
+    db.close()
+    disk.cut_after = choose.randrange(40)
+
+    def open_on_disk(path: Path, *, quota_bytes: int | None = None, create: bool = False) -> Any:
+        return Db(path, disk, database.pragmas(quota_bytes or QUOTA))
+
+    with monkeypatch.context() as patched, suppress(PowerCutError):
+        patched.setattr("edge_runtime.sync.journal.open_db", open_on_disk)
+        Journal.open(live, quota_bytes=QUOTA, reserve_bytes=0).close()
+    for name, content in disk.after_the_cut(choose).items():
+        if not name.endswith("-shm"):
+            (after / name).write_bytes(content)
+    with Journal.open(after, quota_bytes=QUOTA, reserve_bytes=0) as journal:
+        assert journal.set_aside is None
+        with journal.batch() as batch:
+            add_finding(batch, finding(batch.stamp()))
+    with Outbox(after) as outbox:
+        assert [row.seq for row in outbox.records("pending")] == list(range(11, 63))
+        assert [row.seq for row in outbox.records("dead")] == [5]
+        assert [row.kind for row in outbox.records()][-2:] == ["finding", "mask"]
