@@ -174,10 +174,16 @@ class DeviceLife(RuleBasedStateMachine):
                     ranges if stored else (), () if stored else [(one, "why") for one in ranges]
                 )
 
-    @rule(number=st.integers(1, 200))
-    def the_broker_cannot_take_a_row(self, number: int) -> None:
+    @rule(which=st.integers(0, 99))
+    def the_broker_cannot_take_a_row(self, which: int) -> None:
+        waiting = [row.seq for row in self.outbox.records("pending")]
+        number = waiting[which % len(waiting)] if waiting else which
         self.outbox.hold(number, "too large")
         self.refused.add(number)
+
+    @rule()
+    def held_rows_are_tried_again(self) -> None:
+        self.outbox.release()
 
     @rule()
     def dead_letters_are_sent_again(self) -> None:
