@@ -15,9 +15,14 @@ monotonic_ns = time.monotonic_ns
 sleep_s = time.sleep
 
 
+def utc() -> datetime:
+    """Processing time in UTC. Its quality is `clock_quality`'s to say."""
+    return datetime.now(timezone.utc)
+
+
 def utc_now() -> str:
-    """Processing time in UTC, ISO 8601 with milliseconds. Its quality is `clock_quality`'s to say."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The same as text, ISO 8601 with milliseconds."""
+    return utc().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock_quality() -> Clock:

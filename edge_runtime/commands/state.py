@@ -9,9 +9,6 @@ from pathlib import Path
 
 from edge_runtime.config import Config
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.retention import Days
-
-MB = 1 << 20
 
 
 def default_state() -> Path:
@@ -26,13 +23,7 @@ def default_state() -> Path:
 @contextmanager
 def open_journal(state: Path, config: Config) -> Iterator[Journal]:
     """The journal of `state`, closed at the end. Raises JournalError in one line."""
-    limits = config.journal
-    journal = Journal.open(
-        state,
-        quota_bytes=int(limits.quota_mb * MB),
-        reserve_bytes=int(limits.reserve_mb * MB),
-        days=Days(limits.keep_delivered_days, limits.keep_unsent_days),
-    )
+    journal = Journal.open_within(state, config.journal)
     try:
         yield journal
     finally:

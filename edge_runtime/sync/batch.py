@@ -46,6 +46,7 @@ class Batch:
     def __init__(self, device: str, epoch: str, next_seq: int) -> None:
         self._device, self._epoch, self._next = device, epoch, next_seq
         self.rows: list[Row] = []
+        self.changes: list[tuple[str, tuple[object, ...]]] = []  # beside the rows, in the same transaction
         self.told: list[SeqRange] = []  # lost numbers that a gap record among `rows` tells of
 
     def stamp(self) -> Stamp:
@@ -72,6 +73,10 @@ class Batch:
             Row(record.seq, kind, id_of(record), record.exam_id or "", record.created_at, body, lane)
         )
         self._next += 1
+
+    def also(self, statement: str, values: tuple[object, ...]) -> None:
+        """A change that is made with the rows or not at all; what it names may have been removed to make room for them."""
+        self.changes.append((statement, values))
 
     def tell(self, lost: Mapping[tuple[LaneLost, WhyLost], Sequence[SeqRange]]) -> None:
         """Adds a gap record for each kind of lost numbers."""

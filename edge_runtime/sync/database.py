@@ -32,6 +32,8 @@ SCHEMA = (
         created_at TEXT NOT NULL,
         body BLOB NOT NULL
     )""",
+    # bodies of what may give way, apart: among findings their removal would leave half-empty pages and no room
+    "CREATE TABLE IF NOT EXISTS low (seq INTEGER PRIMARY KEY REFERENCES journal (seq), body BLOB NOT NULL)",
     # a row here is not delivered; the reference keeps retention from ever removing its record
     """CREATE TABLE IF NOT EXISTS outbox (
         seq INTEGER PRIMARY KEY REFERENCES journal (seq),
@@ -51,8 +53,6 @@ SCHEMA = (
         kind TEXT NOT NULL,
         reason TEXT NOT NULL
     )""",
-    # of commands that were taken, by connection: the same one again is refused
-    "CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, session TEXT NOT NULL)",
 )
 # From version 1, which knew findings and events alone. A constraint that is taken away leaves the content as it was, so
 # the schema's own text may be changed (sqlite.org/lang_altertable.html): no copy, which a full quota would not hold.
@@ -64,8 +64,11 @@ FROM_1 = (
     "ALTER TABLE outbox ADD COLUMN lane INTEGER NOT NULL DEFAULT 1",
     "ALTER TABLE dead ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
 )
+RECORD = "seq, kind, id, exam_id, created_at, coalesce(low.body, journal.body)"
+RECORDS = "journal LEFT JOIN low USING (seq)"
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
 ADD_JOURNAL = "INSERT INTO journal (seq, kind, id, exam_id, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"
+ADD_LOW = "INSERT INTO low (seq, body) VALUES (?, ?)"
 ADD_OUTBOX = "INSERT INTO outbox (seq, lane) VALUES (?, ?)"
 
 

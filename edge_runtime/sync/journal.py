@@ -18,10 +18,12 @@ from pathlib import Path
 
 from edge_runtime import clock
 from edge_runtime.codes import Clock
+from edge_runtime.config import JournalLimits
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync import database, retention
 from edge_runtime.sync.batch import Batch, Row, Stamp
 from edge_runtime.sync.database import open_db, read_meta
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.retention import NO_DAYS, Days
 from edge_runtime.sync.state import (
     DATABASE,
@@ -41,6 +43,7 @@ DEFAULT_RESERVE_BYTES = 64 * 2**20
 CHECK_ALWAYS_BYTES = 128 * 2**20
 _SLACK_BYTES = 64 * 2**10  # a transaction's pages beyond its rows: index nodes, the outbox, half-full pages
 _RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
+_MB = 1 << 20
 _OLD_NS = 3600 * 10**9
 _OLD_STEPS = 200  # of 16 rows: 20 ms, and the rest an hour later
 
@@ -97,6 +100,16 @@ class Journal:
         if quota_bytes < database.MIN_QUOTA_BYTES:
             raise ConfigError(f"quota: want at least {database.MIN_QUOTA_BYTES} bytes, got {quota_bytes}")
         return cls(state_dir, quota_bytes, reserve_bytes, days)
+
+    @classmethod
+    def open_within(cls, state_dir: Path, limits: JournalLimits) -> Journal:
+        """Opens `state_dir` within a site's limits."""
+        return cls.open(
+            state_dir,
+            quota_bytes=int(limits.quota_mb * _MB),
+            reserve_bytes=int(limits.reserve_mb * _MB),
+            days=Days(limits.keep_delivered_days, limits.keep_unsent_days),
+        )
 
     def __enter__(self) -> Journal:
         return self
@@ -197,9 +210,16 @@ class Journal:
             raise database.journal_error(self.state_dir, exc) from exc
 
     def _write(self, batch: Batch) -> None:
-        self._db.executemany(database.ADD_JOURNAL, [row[:-1] for row in batch.rows])
+        low = [row for row in batch.rows if row.lane >= Lane.TELEMETRY]
+        self._db.executemany(
+            database.ADD_JOURNAL,
+            [(*row[:5], b"" if row.lane >= Lane.TELEMETRY else row.body) for row in batch.rows],
+        )
+        self._db.executemany(database.ADD_LOW, [(row.seq, row.body) for row in low])
         self._db.executemany(database.ADD_OUTBOX, [(row.seq, row.lane) for row in batch.rows])
         retention.told(self._db, batch.told)
+        for statement, values in batch.changes:
+            self._db.execute(statement, values)
         self._db.execute("COMMIT")
 
     def _confirm(self, rows: list[Row]) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.wire import SeqRange
 
+Change = tuple[str, tuple[object, ...]]  # an SQL statement and its values, to be committed with others
 Which = Literal["pending", "delivered", "dead", "held", "all"]
 
 _WHERE: dict[Which, str] = {
@@ -40,7 +40,7 @@ _WHERE: dict[Which, str] = {
 
 # a record that comes back goes into its kind's lane: a person's mark was for the first time
 _LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
-_HERE = "SELECT seq FROM journal WHERE seq BETWEEN ? AND ? ORDER BY seq"
+_HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
 _AGAIN = (
     f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
     " AND seq NOT IN (SELECT seq FROM dead)"
@@ -58,6 +58,15 @@ class OutboxRow:
     created_at: str
     body: bytes
     lane: int = Lane.FINDING  # while it is pending
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of some numbers of this device's sequence."""
+
+    here: tuple[int, ...]  # delivered or waiting: can be sent again
+    dead: tuple[int, ...]  # rejected by the cloud, or held: put aside
+    gone: tuple[int, ...]  # removed, by age or for room
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +104,8 @@ class Outbox:
             self._mark = file_mark(self._path)
             if not reading:
                 database.update_tables(self._db)
-            self.epoch = database.read_meta(self._db, self._path)["epoch"]
+            self.facts = database.read_meta(self._db, self._path)
+            self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
             self._db.close()
             raise self._unreadable(exc) from exc
@@ -133,8 +143,8 @@ class Outbox:
     def pending(self, lane: Lane, after_seq: int, limit: int) -> list[OutboxRow]:
         """At most `limit` undelivered rows of a lane above `after_seq`, oldest first."""
         sql = (
-            "SELECT outbox.seq, kind, id, exam_id, created_at, body, lane FROM outbox JOIN journal USING (seq)"
-            " WHERE lane = ? AND outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
+            f"SELECT {database.RECORD}, lane FROM outbox JOIN journal USING (seq) LEFT JOIN low USING (seq)"
+            " WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
         return [OutboxRow(*row) for row in self._read(sql, lane, after_seq, limit)]
 
@@ -193,20 +203,23 @@ class Outbox:
             self._db.execute(f"DELETE FROM dead WHERE {which}")
         return int(revived)
 
-    def resend(self, ranges: Iterable[SeqRange]) -> tuple[int, tuple[SeqRange, ...]]:
-        """Makes delivered rows pending again, for a cloud that misses them: (how many, numbers no longer here)."""
-        gone: list[SeqRange] = []
-        again = 0
-        with self._transaction("records cannot be sent again"):
-            for first, last in ranges:
-                here = [seq for (seq,) in self._db.execute(_HERE, (first, last))]
-                gone.extend(_missing(first, min(last, self._last_seq()), here))
-                again += self._db.execute(_AGAIN, (first, last)).rowcount
-        return again, tuple(gone)
+    def kept(self, ranges: Iterable[SeqRange]) -> Kept:
+        """What became of these numbers; those that were never given are in no list."""
+        here, dead, wanted = set[int](), set[int](), set[int]()
+        last_given: int = self._read(database.LAST_SEQ)[0][0]
+        for first, last in ranges:
+            wanted.update(range(first, min(last, last_given) + 1))
+            for seq, is_dead in self._read(_HERE, first, last):
+                (dead if is_dead else here).add(seq)
+        return Kept(tuple(sorted(here)), tuple(sorted(dead)), tuple(sorted(wanted - here - dead)))
 
-    def _last_seq(self) -> int:
-        last: int = self._db.execute(database.LAST_SEQ).fetchone()[0]
-        return last
+    def resend(self, ranges: Iterable[SeqRange]) -> tuple[Change, ...]:
+        """What makes delivered rows pending again, for a cloud that misses them; see `Batch.also`."""
+        return tuple((_AGAIN, found) for found in ranges)
+
+    def remember(self, key: str, value: str) -> tuple[Change, ...]:
+        """What writes a fact of this database."""
+        return (("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value)),)
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[None]:
@@ -241,8 +254,21 @@ class Outbox:
             last_seq=last,
         )
 
+    def finding(self, finding_id: str) -> OutboxRow | None:
+        """The finding of this id; None when it is not, or no longer, in the journal."""
+        return self._one("AND id = ?", finding_id)
+
+    def last_finding(self) -> OutboxRow | None:
+        """The newest one; None without any."""
+        return self._one("")
+
+    def _one(self, where: str, *values: str) -> OutboxRow | None:
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = 'finding'"
+        rows = self._read(f"{sql} {where} ORDER BY seq DESC LIMIT 1", *values)
+        return OutboxRow(*rows[0]) if rows else None
+
     def _of_kind(self, kind: RecordKind) -> list[OutboxRow]:
-        sql = "SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE kind = ? ORDER BY seq"
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = ? ORDER BY seq"
         return [OutboxRow(*row) for row in self._read(sql, kind)]
 
     def reasons(self, seqs: Iterable[int]) -> dict[int, str]:
@@ -254,7 +280,7 @@ class Outbox:
         """The journal's records in order, page by page: no transaction stays open between them."""
         last = 0
         while rows := self._read(
-            f"SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE seq > ? AND {_WHERE[which]}"
+            f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE seq > ? AND {_WHERE[which]}"
             " ORDER BY seq LIMIT ?",
             last,
             page,
@@ -267,12 +293,6 @@ class Outbox:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
-
-
-def _missing(first: int, last: int, here: list[int]) -> tuple[SeqRange, ...]:
-    """The numbers from `first` to `last` that are not among `here`, which ascend."""
-    edges = [first - 1, *here, last + 1]
-    return tuple((left + 1, right - 1) for left, right in pairwise(edges) if right - left > 1)
 
 
 def _lost_by(row: OutboxRow) -> int:

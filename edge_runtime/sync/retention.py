@@ -63,7 +63,9 @@ def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = Non
 
 
 def _remove(db: sqlite3.Connection, seqs: list[int]) -> int:
-    db.executemany("DELETE FROM journal WHERE seq = ?", [(seq,) for seq in seqs])
+    numbers = [(seq,) for seq in seqs]
+    db.executemany("DELETE FROM low WHERE seq = ?", numbers)
+    db.executemany("DELETE FROM journal WHERE seq = ?", numbers)
     return len(seqs)
 
 

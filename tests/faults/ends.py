@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.store import SqliteStore, Store
+from edge_runtime.cloud.sqlite import SqliteStore
+from edge_runtime.cloud.store import Store
 from edge_runtime.commands import outbox
 from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.ledger import UplinkReport
 from edge_runtime.sync.link import Acked, Broker, Link, Message, Received, Settings, Tls
-from edge_runtime.sync.session import UplinkReport
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from tests.builders import report
 from tests.faults.processes import stored, until
 from tests.patience import within
 
 FAST = Pace(window=50, receipt_timeout_s=0.5, probe_s=0.1, probe_max_s=0.5)
-HASTY = {"pace": FAST, "backoff_s": 0.05, "backoff_max_s": 0.3}
+HASTY = {"pace": FAST, "backoff_s": 0.05, "backoff_max_s": 0.3, "refused_s": 0.2, "certificates_s": 0.1}
 
 
 class Setting:

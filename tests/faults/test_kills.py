@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.store import Poison, PutResult, SqliteStore, StoreRow
+from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
+from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.sync.link import Broker
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.store import Poison, PutResult, SqliteStore, StoreRow
+from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
+from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.commands import outbox, receive
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.flight import Pace

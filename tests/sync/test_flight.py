@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_runtime.sync.flight import Flight, Pace
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
 
 S = 10**9
@@ -10,7 +11,10 @@ PACE = Pace(window=5, receipt_timeout_s=5, probe_s=1, probe_max_s=8)
 
 
 def rows(*seqs: int) -> list[OutboxRow]:
-    return [OutboxRow(seq, "finding", f"f{seq}", "e", "2026-01-01T00:00:00.000Z", b"{}") for seq in seqs]
+    return [
+        OutboxRow(seq, "finding", f"f{seq}", "e", "2026-01-01T00:00:00.000Z", b"{}", Lane.FINDING)
+        for seq in seqs
+    ]
 
 
 def full(now_ns: int = 0) -> Flight:
@@ -23,7 +27,7 @@ def full(now_ns: int = 0) -> Flight:
 def send(flight: Flight, row: OutboxRow, now_ns: int) -> None:
     """Published and taken by the broker."""
     flight.sent(row, row.seq)
-    assert flight.acked(row.seq, now_ns) == row.seq
+    assert flight.acked(row.seq, now_ns) == row
 
 
 def seqs(found: list[OutboxRow]) -> list[int]:
@@ -33,9 +37,9 @@ def seqs(found: list[OutboxRow]) -> list[int]:
 def test_a_puback_lands_nothing_and_a_receipt_does() -> None:
     flight = full()
     assert flight.acked(1, S) is None  # told once
-    assert flight.room() == 0
+    assert Lane.FINDING not in flight.open_lanes()
     flight.settled([(1, 2)], S)
-    assert flight.room() == 2
+    assert Lane.FINDING in flight.open_lanes()
 
 
 def test_a_slow_line_is_not_filled_with_the_same_rows_again() -> None:
@@ -70,7 +74,7 @@ def test_when_receipts_stop_one_row_probes_ever_more_rarely() -> None:
             sent.append((second, row.seq))
     assert sent == [(6, 1), (7, 1), (9, 1), (13, 1), (21, 1), (29, 1), (37, 1), (45, 1), (53, 1)]
     assert flight.stalled
-    assert flight.room() == 0
+    assert flight.open_lanes() == [Lane.URGENT]
 
 
 def test_the_first_receipt_opens_the_window_and_the_rest_is_sent_again() -> None:
