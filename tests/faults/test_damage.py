@@ -59,6 +59,7 @@ def test_an_uplink_whose_database_is_set_aside_under_it_goes_on_with_the_next(
         setting.check()
 
 
+@pytest.mark.slow
 def test_a_cloud_database_that_is_damaged_gives_no_receipt_and_every_row_waits(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_cloud_database_that_is_damaged_gives_no_receipt_and_every_row_waits(
     assert sorted(stored(setting.store)) == sorted(setting.reported[10:])
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_the_cloud_gives_no_receipt_and_every_row_waits_until_there_is_room(
     tmp_path: Path, broker: Mosquitto, mount: Callable[[str], Path]
 ) -> None:

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.broker]
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
-    return Setting(tmp_path, 2000)
+    return Setting(tmp_path, 1000)
 
 
 def drained_some(setting: Setting, share: float) -> bool:
@@ -75,6 +75,7 @@ def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_findings_reported_while_the_uplink_runs_are_delivered_within_a_second(
     tmp_path: Path, broker: Mosquitto
 ) -> None:

@@ -28,7 +28,7 @@ def line(broker: Mosquitto) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("end", ["device", "consumer"])
+@pytest.mark.parametrize("end", ["device", pytest.param("consumer", marks=pytest.mark.slow)])
 def test_a_line_that_is_reset_again_and_again_loses_nothing(
     end: str, tmp_path: Path, broker: Mosquitto, line: Proxy
 ) -> None:
@@ -44,6 +44,7 @@ def test_a_line_that_is_reset_again_and_again_loses_nothing(
     assert line.connections >= 5
 
 
+@pytest.mark.slow
 def test_a_line_that_is_cut_after_any_number_of_bytes_loses_nothing(
     tmp_path: Path, broker: Mosquitto, line: Proxy
 ) -> None:
@@ -83,8 +84,8 @@ def test_a_stall_of_a_moment_costs_neither_the_connection_nor_a_finding(
     "weather",
     [
         pytest.param(Weather(torn=True), id="in pieces of 1 to 100 bytes"),
-        pytest.param(Weather(delay_s=0.12), id="over a satellite"),
-        pytest.param(Weather(delay_s=0.02, jitter_s=0.05), id="with jitter"),
+        pytest.param(Weather(delay_s=0.12), id="over a satellite", marks=pytest.mark.slow),
+        pytest.param(Weather(delay_s=0.02, jitter_s=0.05), id="with jitter", marks=pytest.mark.slow),
     ],
 )
 def test_a_line_that_is_only_slow_to_answer_sends_nothing_twice(
@@ -114,6 +115,7 @@ def test_a_half_open_line_is_left_by_the_watchdog_and_all_arrives_over_the_next(
         setting.check()
 
 
+@pytest.mark.slow
 def test_a_half_open_line_without_traffic_is_found_by_the_keepalive(
     tmp_path: Path, broker: Mosquitto, line: Proxy
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_half_open_line_without_traffic_is_found_by_the_keepalive(
         setting.check()
 
 
+@pytest.mark.slow
 def test_a_broker_that_accepts_and_never_speaks_is_one_line(tmp_path: Path, line: Proxy) -> None:
     setting = Setting(tmp_path, 5)
     line.half_open()
@@ -138,6 +141,7 @@ def test_a_broker_that_accepts_and_never_speaks_is_one_line(tmp_path: Path, line
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_down_at_the_start_costs_patience_only(tmp_path: Path) -> None:
     setting = Setting(tmp_path, 20)
     with Mosquitto(tmp_path) as broker:
