@@ -62,12 +62,12 @@ def drain(setting: Setting, url: str, timeout_s: float = 20.0, **over: Any) -> U
 
 
 @contextmanager
-def receiving(url: str, store: Path | Store, **over: Any) -> Iterator[list[str]]:
+def receiving(url: str, store: Path | Store, name: str = "consumer", **over: Any) -> Iterator[list[str]]:
     """A consumer that listens within `with`; the lines it says."""
     said: list[str] = []
     stop = threading.Event()
     with closing(SqliteStore(store) if isinstance(store, Path) else store) as opened:
-        to = ConsumerSettings(Broker.parse(url), "consumer", **{"backoff_max_s": 0.3, **over})
+        to = ConsumerSettings(Broker.parse(url), name, **{"backoff_max_s": 0.3, **over})
         consumer = Consumer(to, opened, stop, on_notice=said.append)
         with _thread(consumer.run, stop):
             until(lambda: consumer.report.connects > 0)

@@ -165,3 +165,17 @@ def test_findings_cross_a_line_of_9600_bits_a_second_each_once(
     setting.check()
     assert done.connects == 1
     assert done.sent == 12  # what is on its way is not sent again
+
+
+def test_a_consumer_behind_a_half_open_line_holds_up_nothing_where_there_is_another(
+    tmp_path: Path, broker: Mosquitto, line: Proxy
+) -> None:
+    setting = Setting(tmp_path, 200)
+    with (
+        receiving(broker.url, setting.store, "alive"),
+        receiving(line.url, setting.store, "cut off"),
+    ):
+        line.half_open()  # half of the rows go there now, and no receipt comes back
+        done = drain(setting, broker.url)
+        setting.check()
+    assert done.sent > 200
