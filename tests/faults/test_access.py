@@ -174,11 +174,14 @@ def test_a_broker_whose_access_list_denies_findings_is_one_line_and_keeps_every_
     setting = Setting(tmp_path, 50)
     (tmp_path / "acl").write_text("topic read er/v1/+/+/+/rcpt\ntopic write er/v1/+/+/+/state\n")
     with Mosquitto(tmp_path, f"acl_file {tmp_path / 'acl'}") as broker:
-        with pytest.raises(UplinkError, match=r"50 rows remain .*Not authorized") as caught:
+        with pytest.raises(UplinkError, match=r"rows remain .*Not authorized") as caught:
             drain(setting, broker.url, timeout_s=0.7)
         assert "\n" not in str(caught.value)
-        assert outbox.stats(setting.state).pending == 50
-        assert broker.log().count("Received PUBLISH") < 20  # probed, not poured
+        stats = outbox.stats(setting.state)
+        assert (
+            stats.pending + stats.held == 50
+        )  # one that was refused often enough makes room for the next to ask
+        assert 0 < broker.log().count("Denied PUBLISH") < 50  # probed, not poured
 
 
 @pytest.mark.slow

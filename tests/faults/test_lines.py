@@ -167,6 +167,7 @@ def test_findings_cross_a_line_of_9600_bits_a_second_each_once(
     assert done.sent == 12  # what is on its way is not sent again
 
 
+@pytest.mark.slow
 def test_a_consumer_behind_a_half_open_line_holds_up_nothing_where_there_is_another(
     tmp_path: Path, broker: Mosquitto, line: Proxy
 ) -> None:
