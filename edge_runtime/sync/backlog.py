@@ -61,8 +61,8 @@ class Backlog:
                 if self._above[lane] and now_ns >= self._again_ns[lane]:
                     self._begin_again(lane, now_ns)
                 rows = self._read(lane, self._above[lane], PAGE)
-                self._pages[lane] += 1
-                if rows:
+                if rows:  # an empty read costs nothing, and is made twenty times a second
+                    self._pages[lane] += 1
                     self._above[lane] = rows[-1].seq
                 if len(rows) < PAGE:
                     self._rest_until_ns[lane] = now_ns + _REST_NS

@@ -252,6 +252,7 @@ class Session:
     def _command(self, received: Received) -> None:
         if self._commander is None:
             return
+        self._note(now=True)  # else a receipt from before would take away what is to be sent again
         slow = self._ledger.speed.slow
         arrived = Arrived(
             received.topic,
