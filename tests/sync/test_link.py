@@ -326,7 +326,8 @@ def test_rows_that_are_requeued_are_sent_on_the_same_connection(state: Path) -> 
     with Peer() as peer, running(state, peer.url, ack="puback"):
         until(lambda: outbox.stats(state).pending == 0)
         with Outbox(state) as rows:
-            rows.resend([(2, 3)])
+            for statement, values in rows.resend([(2, 3)]):
+                rows._db.execute(statement, values)
         until(lambda: findings(peer) >= 12)
         assert peer.connections == 1
 
