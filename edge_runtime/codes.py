@@ -22,7 +22,7 @@ class Kind(str, Enum):
     FRAME = "frame"  # one frame of a finite source, policy `every`
     CAPTURE = "capture"  # a person captured
     AUTO_CAPTURE = "auto_capture"  # quality and stability held
-    FLUSH = "flush"  # the last frame of a stream that ended without a capture
+    FLUSH = "flush"  # the last frame of an exam that ended without a capture
 
 
 class Priority(str, Enum):
@@ -127,6 +127,9 @@ class Reason(str, Enum):
     BODY_PART_MISMATCH = "body_part_mismatch"  # the file names another part of the body
     VIEW_MISMATCH = "view_mismatch"  # the file names another projection
     FOREIGN_IMAGE = "foreign_image"
+    DRAWN_IMAGE = (
+        "drawn_image"  # an outline as even, or greys as flat, as no probe shows them: a test pattern
+    )
     STRUCTURE_NOT_FOUND = "structure_not_found"
     LOW_CONFIDENCE = "low_confidence"
     MODEL_OUTPUT_INVALID = "model_output_invalid"

@@ -71,16 +71,21 @@ def _within(geometry: Geometry, full: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_truth(path: Path, labels: tuple[str, ...]) -> NDArray[np.uint8]:
-    """The labelled mask (H, W) of a PNG, above 127 is foreground. Raises ConfigError.
-
-    With two lungs, the part left in the image is the patient's right, the first label. With other labels than
-    one, the PNG holds their numbers: k for the k-th.
-    """
+    """The labelled mask (H, W) of a PNG, as `truth_of` reads it. Raises ConfigError."""
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ConfigError(f"{path}: not an image")
-    if len(labels) > 1 and labels[:2] != LUNGS and mask.max() <= len(labels):
-        return np.asarray(mask, np.uint8)
+    return truth_of(np.asarray(mask, np.uint8), labels)
+
+
+def truth_of(mask: NDArray[np.uint8], labels: tuple[str, ...]) -> NDArray[np.uint8]:
+    """The labels (H, W) in the greys of a mask, above 127 is foreground.
+
+    With two lungs, the part left in the image is the patient's right, the first label. With other labels than
+    one, the greys are their numbers: k for the k-th.
+    """
+    if len(labels) > 1 and labels[:2] != LUNGS and int(np.max(mask)) <= len(labels):
+        return mask
     truth: NDArray[np.uint8] = (mask > 127).astype(np.uint8)
     if labels[:2] != LUNGS:
         return truth

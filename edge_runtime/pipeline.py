@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime import clock
 from edge_runtime.codes import Hint, Reason, Status
@@ -21,7 +23,8 @@ from edge_runtime.infer.preprocess import Preprocess, preprocess_for
 from edge_runtime.measure.acquisition import hint_of, reasons_of
 from edge_runtime.measure.anatomy import ELLIPTIC, acquisition, labels_of, measure
 from edge_runtime.measure.cover import covered
-from edge_runtime.measure.ellipse import outlined
+from edge_runtime.measure.drawing import is_drawn
+from edge_runtime.measure.ellipse import Fit, fits_of, outlined
 from edge_runtime.measure.findings import assemble
 from edge_runtime.measure.profile import Profile
 from edge_runtime.measure.quality import FreezeWatch, Limits, Verdict, judge, spoilt
@@ -104,17 +107,18 @@ class Pipeline:
                 found = self.postprocess.read(slot.outputs, flight.geometry)
             with stages.stage("measure"):
                 anatomy = self.model.manifest.anatomy
-                measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings)
+                fits = fits_of(found) if anatomy in ELLIPTIC else None
+                measured = measure(anatomy, found, frame.spacing, frame.spacing_reason, self.settings, fits)
                 frozen = self.freeze_watch is not None and self.freeze_watch.see(frame)
                 grey = self.preprocess.grey(slot.input)
                 verdict = judge(grey, found, frame, self.limits, frozen)
                 taken = acquisition(anatomy, found, grey, verdict.reasons, self.settings)
                 if taken is not None:
                     verdict = spoilt(verdict, reasons_of(taken), hint_of(taken))
-                elif anatomy in ELLIPTIC and covered(found, grey):
-                    verdict = spoilt(verdict, (Reason.CUT_BY_BORDER,), Hint.CENTER_STRUCTURE)
+                elif fits is not None:
+                    verdict = self._ellipses_seen(verdict, found, grey, fits)
                 assembled = assemble(measured, verdict.reasons)
-                mask = outlined(found) if self.model.manifest.output.outline == "ellipse" else found
+                mask = outlined(found, fits) if self.model.manifest.output.outline == "ellipse" else found
         except FrameError as error:
             named = FrameError(f"{frame.origin.name} frame {frame.index}: {error}", error.reason)
             return unusable(frame, named, stages.stages_ms)
@@ -132,6 +136,16 @@ class Pipeline:
             stages.stages_ms,
             acquisition=taken,
         )
+
+    def _ellipses_seen(
+        self, verdict: Verdict, found: Mask, grey: NDArray[np.uint8], fits: tuple[Fit | None, ...]
+    ) -> Verdict:
+        """`verdict` after a look at the picture (h, w) where the ellipses lie."""
+        if covered(found, grey):
+            verdict = spoilt(verdict, (Reason.CUT_BY_BORDER,), Hint.CENTER_STRUCTURE)
+        if self.limits.ultrasound and is_drawn(self.model.manifest.anatomy, found, grey, fits):
+            verdict = spoilt(verdict, (Reason.DRAWN_IMAGE,), Hint.FIND_STRUCTURE)
+        return verdict
 
     def close(self) -> None:
         self.backend.close()

@@ -2,7 +2,7 @@
 
 One thread (the sink of `stream.py`) calls it. Results that arrived while the last commit ran go into the
 next one together (group commit). Under `every` each frame is a finding; under `newest` a finding is a
-capture, and a stream that ends without one reports its last frame.
+capture, and an exam that ends without one reports its last frame.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Reporter:
     last_acquired: Acquisition | None = None
     _auto: AutoCapture = field(init=False)
     _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
-    _last: Result | None = None  # under `newest`: what a flush would report
+    _last: Result | None = None  # of the open exam under `newest`: what a flush would report
     _failed: bool = False
     _tally_due_ns: int = field(default_factory=lambda: clock.monotonic_ns() + TALLY_NS)
 
@@ -182,17 +182,13 @@ class Reporter:
         self._commit(plan)
 
     def close(self) -> None:
-        """Flushes a stream that ended without a finding, and ends the open exam. Raises JournalError.
+        """Ends the open exam. Raises JournalError.
 
         After a commit that failed it does nothing: what was not recorded is not summed up.
         """
         if self._failed:
             return
         plan: list[Item] = []
-        if self._last is not None and self.counters.findings == 0:
-            exam_id = self._follow_exam(self._last, plan)
-            plan.append(Report(self._last, exam_id, Kind.FLUSH))
-            self._summary.add(self._last.measurements)
         self._end_exam(plan)
         if self.counters.processed:
             plan.append(Tally(ended=True))
@@ -210,11 +206,14 @@ class Reporter:
         return self.exams.open_exam
 
     def _end_exam(self, plan: list[Item]) -> None:
-        exam_id = self.exams.leave()
+        """Ends the open exam, if there is one; its last frame is a finding where nothing was captured."""
+        exam_id, summary, last = self.exams.leave(), self._summary, self._last
         if exam_id is not None:
-            summary = self._summary
+            if last is not None and summary.findings == 0:
+                plan.append(Report(last, exam_id, Kind.FLUSH))
+                summary.add(last.measurements)
             plan.append(Change("exam_ended", exam_id, summary.findings, summary.values()))
-        self._summary, self._auto = ExamSummary(), self._new_capture()
+        self._summary, self._auto, self._last = ExamSummary(), self._new_capture(), None
 
     def _kind_of(self, result: Result) -> Kind | None:
         """Why this result is to be reported; None when it is only a live value."""

@@ -201,10 +201,8 @@ class Consumer:
                 half = len(batch) // 2
                 return self._stored(batch[:half]) + self._stored(batch[half:])
             bad = batch[0]
-            if bad.row is None:
-                raise UplinkError(
-                    str(exc)
-                ) from exc  # not even as poison: an outage, whatever the driver calls it
+            if bad.row is None:  # not even as poison: an outage, whatever the driver calls it
+                raise UplinkError(str(exc)) from exc
             poison = poisoned(bad.received, bad.sender, "refused", str(exc), clock.utc_now())
         return self._stored([Judged(bad.received, bad.sender, None, poison)])
 

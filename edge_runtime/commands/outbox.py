@@ -50,8 +50,8 @@ def stats(state: Path) -> OutboxStats:
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
     """Each record as it was reported, one line of JSON each, with the newline; for stdout."""
     with Outbox(state, reading=True) as outbox:
-        for body in as_reported(outbox.records(which)):
-            yield body + b"\n"
+        for row in as_reported(outbox.records(which)):
+            yield row.body + b"\n"
 
 
 def row_lines(rows: list[ListedRow]) -> list[str]:

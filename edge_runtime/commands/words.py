@@ -29,6 +29,7 @@ _WORDS: dict[Reason, str] = {
     Reason.BODY_PART_MISMATCH: "the file says that it shows another part of the body",
     Reason.VIEW_MISMATCH: "the file says that it was taken from another side",
     Reason.FOREIGN_IMAGE: "it does not look like what this model was made for",
+    Reason.DRAWN_IMAGE: "it looks drawn, like a test pattern, not like an ultrasound picture",
     Reason.STRUCTURE_NOT_FOUND: "nothing was found to measure",
     Reason.LOW_CONFIDENCE: "the model is not sure enough",
     Reason.MODEL_OUTPUT_INVALID: "the model's answer cannot be used",

@@ -143,9 +143,14 @@ def _shares(marked: NDArray[np.generic], axis: int) -> NDArray[np.float32]:
     return means
 
 
+def shows_nothing(dark: NDArray[np.float32], bright: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which lines belong to a band, by the shares of them that are dark and bright."""
+    return np.maximum(dark, bright) >= 1 - BAND_REST
+
+
 def _bands(dark: NDArray[np.float32], bright: NDArray[np.float32]) -> tuple[int, int]:
     """How many lines at the beginning and at the end belong to a band."""
-    band = np.maximum(dark, bright) >= 1 - BAND_REST
+    band = shows_nothing(dark, bright)
     first, last = (int(np.argmin(np.append(way, False))) for way in (band, band[::-1]))
     if first + last > (1 - MIN_SEEN) * len(band):
         return 0, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import cast
@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from edge_runtime.codes import Reason
 from edge_runtime.errors import ConfigError
+from edge_runtime.measure.ellipse import Fit
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.types import Acquisition, Mask, Measurement, Spacing, Unit
 
 Measure = Callable[[Mask, "Spacing | None", "Reason | None", MeasureSettings], tuple[Measurement, ...]]
+MeasureFits = Callable[
+    [Mask, "Spacing | None", "Reason | None", MeasureSettings, "Sequence[Fit | None]"],
+    tuple[Measurement, ...],
+]
 Check = Callable[[Mask, "NDArray[np.uint8]", "tuple[Reason, ...]", MeasureSettings], "Acquisition | None"]
 RawValues = Callable[[Mask, "Spacing | None"], dict[str, float]]
 
@@ -48,8 +53,14 @@ def measure(
     spacing: Spacing | None,
     spacing_reason: Reason | None,
     settings: MeasureSettings,
+    fits: Sequence[Fit | None] | None = None,
 ) -> tuple[Measurement, ...]:
-    """The measurements of `anatomy` in `mask`; the frame's own reasons come later (`findings.assemble`)."""
+    """The measurements of `anatomy` in `mask`; the frame's own reasons come later (`findings.assemble`).
+
+    `fits` are the ellipses of an elliptic anatomy's parts where they were made already (`ellipse.fits_of`).
+    """
+    if fits is not None:
+        return cast(MeasureFits, measurer(anatomy))(mask, spacing, spacing_reason, settings, fits)
     return measurer(anatomy)(mask, spacing, spacing_reason, settings)
 
 

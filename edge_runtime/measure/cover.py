@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.measure.acquisition import BAND_REST, visible
+from edge_runtime.measure.acquisition import shows_nothing, visible
 from edge_runtime.measure.ellipse import border_contact, moment_ellipse
 from edge_runtime.types import Mask
 
@@ -25,7 +25,7 @@ MAX_SHARE = 0.06  # of the circumference, as at the border of the picture
 def covered(mask: Mask, picture: NDArray[np.uint8]) -> bool:
     """Whether what `mask` found in `picture`, (h, w), both on the model's grid, lies against a band that shows nothing."""
     # Nearly always no line shows nothing, and four lines cost a tenth of looking for bands in the whole picture.
-    if not any(_shows_nothing(line) for line in _lines_beside(mask, picture)):
+    if not _nothing_beside(mask, picture):
         return False
     content = mask.geometry.content
     seen = visible(picture, content, BLACK, WHITE)
@@ -50,6 +50,10 @@ def _lines_beside(mask: Mask, picture: NDArray[np.uint8]) -> Iterator[NDArray[np
     yield inside[:, min(columns - 1, x + width - content.x0)]
 
 
-def _shows_nothing(line: NDArray[np.uint8]) -> bool:
-    most = max(np.count_nonzero(line <= BLACK), np.count_nonzero(line >= WHITE))
-    return bool(most >= (1 - BAND_REST) * line.size)
+def _nothing_beside(mask: Mask, picture: NDArray[np.uint8]) -> bool:
+    counts = [
+        (np.count_nonzero(line <= BLACK), np.count_nonzero(line >= WHITE), line.size)
+        for line in _lines_beside(mask, picture)
+    ]
+    dark, bright, sizes = np.array(counts, np.float32).reshape(-1, 3).T
+    return bool(shows_nothing(dark / sizes, bright / sizes).any())

@@ -9,6 +9,7 @@ Moments go along with any scaling of the axes: the ellipse on a grid is the one 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -59,11 +60,35 @@ def ramanujan2(a: float, b: float) -> float:
     return math.pi * (a + b) * (1 + 3 * h / (10 + math.sqrt(4 - 3 * h)))
 
 
-def moment_ellipse(inside: NDArray[np.bool_], cell: tuple[float, float]) -> Ellipse | None:
-    """The ellipse with the area moments of `inside`, (h, w), whose cells are `cell` = (row, column) large.
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Area moments of a mask in grid cells: what its ellipse is made of, whatever a cell is worth."""
+
+    count: float  # cells
+    center_xy: tuple[float, float]
+    xx: float  # second moments about the centre, per cell
+    yy: float
+    xy: float
+
+    def ellipse(self, cell: tuple[float, float]) -> Ellipse:
+        """The ellipse with these moments where a cell is `cell` = (row, column) large."""
+        row, column = cell
+        xx, yy, xy = self.xx * column * column, self.yy * row * row, self.xy * column * row
+        mean, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
+        return Ellipse(
+            center_xy=self.center_xy,
+            semi_major=2 * math.sqrt(mean + spread),
+            semi_minor=2 * math.sqrt(max(mean - spread, 0.0)),
+            angle_rad=0.5 * math.atan2(2 * xy, xx - yy),
+            area=self.count * row * column,
+            cell=cell,
+        )
+
+
+def moments_of(inside: NDArray[np.bool_]) -> Moments | None:
+    """The moments of `inside`, (h, w); None for an empty mask.
 
     Exact for the union of the True cells: each adds its own second moment, a twelfth of its side squared.
-    None for an empty mask.
     """
     pixels = inside.view(np.uint8)
     left, top, width, height = cv2.boundingRect(pixels)
@@ -71,19 +96,19 @@ def moment_ellipse(inside: NDArray[np.bool_], cell: tuple[float, float]) -> Elli
         return None
     moments = cv2.moments(pixels[top : top + height, left : left + width])
     count = moments["m00"]
-    row, column = cell
-    xx = (moments["mu20"] / count + 1 / 12) * column * column
-    yy = (moments["mu02"] / count + 1 / 12) * row * row
-    xy = moments["mu11"] / count * column * row
-    mean, spread = (xx + yy) / 2, math.hypot((xx - yy) / 2, xy)
-    return Ellipse(
-        center_xy=(left + moments["m10"] / count, top + moments["m01"] / count),
-        semi_major=2 * math.sqrt(mean + spread),
-        semi_minor=2 * math.sqrt(max(mean - spread, 0.0)),
-        angle_rad=0.5 * math.atan2(2 * xy, xx - yy),
-        area=count * row * column,
-        cell=cell,
+    return Moments(
+        count,
+        (left + moments["m10"] / count, top + moments["m01"] / count),
+        xx=moments["mu20"] / count + 1 / 12,
+        yy=moments["mu02"] / count + 1 / 12,
+        xy=moments["mu11"] / count,
     )
+
+
+def moment_ellipse(inside: NDArray[np.bool_], cell: tuple[float, float]) -> Ellipse | None:
+    """The ellipse with the area moments of `inside`, (h, w), whose cells are `cell` large; None for an empty mask."""
+    moments = moments_of(inside)
+    return None if moments is None else moments.ellipse(cell)
 
 
 def filled(outline: Outline, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
@@ -108,37 +133,64 @@ def filled(outline: Outline, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
     return inside
 
 
-def overlap(ellipse: Ellipse, inside: NDArray[np.bool_]) -> float:
-    """Intersection over union of `ellipse` and the mask it was made from, 0 to 1.
+def overlap(ellipse: Ellipse, inside: NDArray[np.bool_], within: NDArray[np.bool_] | None = None) -> float:
+    """Intersection over union of `ellipse` and the mask it was made from, 0 to 1; `within` is the ellipse `filled`.
 
     What of the ellipse lies outside the grid counts as not in the mask.
     """
-    within = filled(ellipse.outline, (inside.shape[0], inside.shape[1]))
-    within &= inside
-    common = float(np.count_nonzero(within)) * ellipse.cell[0] * ellipse.cell[1]
+    if within is None:
+        within = filled(ellipse.outline, (inside.shape[0], inside.shape[1]))
+    common = float(np.count_nonzero(within & inside)) * ellipse.cell[0] * ellipse.cell[1]
     union = ellipse.area + math.pi * ellipse.semi_major * ellipse.semi_minor - common
     return min(1.0, common / union)
 
 
-def own_overlap(inside: NDArray[np.bool_], cell: tuple[float, float]) -> float:
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """The moment ellipse of one part of a mask, drawn once for all who ask about it."""
+
+    moments: Moments
+    ellipse: Ellipse  # in grid cells
+    outline: Outline
+    within: NDArray[np.bool_]  # (h, w): the cells whose centre it holds
+    overlap: float  # intersection over union with the part itself, 0 to 1
+
+
+def fit_of(inside: NDArray[np.bool_]) -> Fit | None:
+    """The fit of one part, (h, w); None where nothing was found."""
+    moments = moments_of(inside)
+    if moments is None:
+        return None
+    ellipse = moments.ellipse((1.0, 1.0))
+    outline = ellipse.outline
+    within = filled(outline, (inside.shape[0], inside.shape[1]))
+    return Fit(moments, ellipse, outline, within, overlap(ellipse, inside, within))
+
+
+def fits_of(mask: Mask) -> tuple[Fit | None, ...]:
+    """The fit of each part of `mask`, by the order of its names."""
+    return tuple(fit_of(mask.of(name)) for name in mask.names)
+
+
+def own_overlap(inside: NDArray[np.bool_]) -> float:
     """`overlap` of a mask with its own moment ellipse; 0 of an empty one."""
-    ellipse = moment_ellipse(inside, cell)
-    return 0.0 if ellipse is None else overlap(ellipse, inside)
+    fit = fit_of(inside)
+    return 0.0 if fit is None else fit.overlap
 
 
-def outlined(mask: Mask) -> Mask:
+def outlined(mask: Mask, fits: Sequence[Fit | None] | None = None) -> Mask:
     """`mask` with each part replaced by its moment ellipse, within the picture; an empty one stays empty.
 
-    For parts whose measurement is that of their ellipse: the mask is then what was measured.
+    For parts whose measurement is that of their ellipse: the mask is then what was measured. `fits` are the ellipses
+    if they were made already.
     """
-    labels, outlines, content = np.zeros_like(mask.labels), [], mask.geometry.content
+    fits = fits_of(mask) if fits is None else fits
+    labels, content = np.zeros_like(mask.labels), mask.geometry.content
     seen = (slice(content.y0, content.y1), slice(content.x0, content.x1))
-    for value, name in enumerate(mask.names, start=1):
-        ellipse = moment_ellipse(mask.of(name), (1.0, 1.0))
-        outlines.append(None if ellipse is None else ellipse.outline)
-        if ellipse is not None:
-            labels[seen][filled(ellipse.outline, mask.geometry.grid_hw)[seen]] = value
-    return replace(mask, labels=labels, outlines=tuple(outlines))
+    for value, fit in enumerate(fits, start=1):
+        if fit is not None:
+            np.copyto(labels[seen], np.uint8(value), where=fit.within[seen])
+    return replace(mask, labels=labels, outlines=tuple(None if fit is None else fit.outline for fit in fits))
 
 
 def border_contact(inside: NDArray[np.bool_], content: Box, cell: tuple[float, float]) -> float:

@@ -7,12 +7,14 @@ and until then no gestational age is offered. Never a due date, a percentile or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.measure import growth
-from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
+from edge_runtime.measure.ellipse import Ellipse, Fit, border_contact, fit_of, moment_ellipse
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.measure.values import LOINC, Scale, measured, part_reasons, scale_of, told
 from edge_runtime.types import Code, Mask, Measurement, Spacing, Unit
@@ -39,21 +41,27 @@ _AGE = "intergrowth2016-hc"
 
 
 def measure(
-    mask: Mask, spacing: Spacing | None, spacing_reason: Reason | None, settings: MeasureSettings
+    mask: Mask,
+    spacing: Spacing | None,
+    spacing_reason: Reason | None,
+    settings: MeasureSettings,
+    fits: Sequence[Fit | None] | None = None,
 ) -> tuple[Measurement, ...]:
     """HC, BPD, OFD (mm, or source pixels under their own names), cephalic index (%) and, once a person has
     confirmed the plane, gestational age (d).
 
-    `mask` holds one cleaned part called `head`. A value that may not be shown is withheld with its reasons.
+    `mask` holds one cleaned part called `head`, `fits` its ellipse if it was made already. A value that may not be
+    shown is withheld with its reasons.
     """
     scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
     head = mask.of("head")
-    ellipse = moment_ellipse(head, scale.cell)
-    shape = [*part_reasons(mask, "head", settings)]
-    if ellipse is None:
+    fit = fit_of(head) if fits is None else fits[mask.names.index("head")]
+    shape, ellipse = [*part_reasons(mask, "head", settings)], None
+    if fit is None:
         shape.append(Reason.STRUCTURE_NOT_FOUND)
     else:
-        shape += _shape_reasons(ellipse, head, mask, scale, settings)
+        ellipse = fit.moments.ellipse(scale.cell)
+        shape += _shape_reasons(ellipse, fit.overlap, head, mask, scale, settings)
     if not settings.plane_confirmed:
         shape.append(Reason.PLANE_UNCONFIRMED)
     values = _values(ellipse, scale, shape, settings)
@@ -109,13 +117,18 @@ def _values(
 
 
 def _shape_reasons(
-    ellipse: Ellipse, head: NDArray[np.bool_], mask: Mask, scale: Scale, settings: MeasureSettings
+    ellipse: Ellipse,
+    overlap: float,
+    head: NDArray[np.bool_],
+    mask: Mask,
+    scale: Scale,
+    settings: MeasureSettings,
 ) -> list[Reason]:
     reasons = []
     around = ellipse.circumference
     if border_contact(head, mask.geometry.content, scale.cell) > MAX_BORDER_SHARE * around:
         reasons.append(Reason.CUT_BY_BORDER)
-    if overlap(ellipse, head) < settings.min_ellipse_iou:
+    if overlap < settings.min_ellipse_iou:
         reasons.append(Reason.SHAPE_NOT_ELLIPTIC)
     index = 100 * ellipse.semi_minor / ellipse.semi_major
     ranges = [(index, CI_RANGE)]

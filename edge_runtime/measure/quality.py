@@ -49,6 +49,8 @@ PROJECTIONS = {
     *("LAT", "LATERAL", "OBLIQUE", "AXIAL", "MIRRORED"),
 }
 
+_DENIED = re.compile("(?<![A-Z0-9])(?:NO|NOT|NON|WITHOUT|EXCEPT|EXCLUDING)[^A-Z0-9]+[A-Z0-9]+")
+
 _GREY = np.arange(256, dtype=np.float64)
 
 
@@ -204,9 +206,11 @@ def _contradicts(said: str | None, accepted: tuple[str, ...]) -> bool:
 
 
 def _words(said: str | None) -> set[str]:
-    """The words of a tag; its whole text where it has none, so that it still says something."""
+    """The words of a tag but those it denies (`NO CHEST`); its whole text where none is left, so that it still says
+    something.
+    """
     text = (said or "").strip().upper()
-    return set(re.findall("[A-Z0-9]+", text)) or ({text} if text else set())
+    return set(re.findall("[A-Z0-9]+", _DENIED.sub(" ", text))) or ({text} if text else set())
 
 
 def _picture_checks(picture: Picture, limits: Limits) -> list[_Check]:

@@ -7,8 +7,10 @@ pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edge_runtime.codes import MeasurementName, Reason
-from edge_runtime.measure.ellipse import Ellipse, border_contact, moment_ellipse, overlap
+from edge_runtime.measure.ellipse import Ellipse, Fit, border_contact, fit_of, moment_ellipse
 from edge_runtime.measure.settings import MeasureSettings
 from edge_runtime.measure.values import Scale, measured, part_reasons, scale_of
 from edge_runtime.types import Mask, Measurement, Spacing, Unit
@@ -24,24 +26,29 @@ _MINOR = "moment-ellipse-minor-axis"
 
 
 def measure(
-    mask: Mask, spacing: Spacing | None, spacing_reason: Reason | None, settings: MeasureSettings
+    mask: Mask,
+    spacing: Spacing | None,
+    spacing_reason: Reason | None,
+    settings: MeasureSettings,
+    fits: Sequence[Fit | None] | None = None,
 ) -> tuple[Measurement, ...]:
     """Lumen area (mm2) and its major and minor diameter (mm), or the same in source pixels under their own
-    names.
+    names; `fits` is the ellipse of `mask` if it was made already.
     """
     scale = scale_of(mask.geometry, spacing, spacing_reason, settings)
     lumen = mask.of("lumen")
-    ellipse = moment_ellipse(lumen, scale.cell)
-    reasons = [*part_reasons(mask, "lumen", settings), *scale.length]
-    if ellipse is None:
+    fit = fit_of(lumen) if fits is None else fits[mask.names.index("lumen")]
+    reasons, ellipse = [*part_reasons(mask, "lumen", settings), *scale.length], None
+    if fit is None:
         reasons.append(Reason.STRUCTURE_NOT_FOUND)
     else:
+        ellipse = fit.moments.ellipse(scale.cell)
         if (
             border_contact(lumen, mask.geometry.content, scale.cell)
             > MAX_BORDER_SHARE * ellipse.circumference
         ):
             reasons.append(Reason.CUT_BY_BORDER)
-        if overlap(ellipse, lumen) < settings.min_ellipse_iou:
+        if fit.overlap < settings.min_ellipse_iou:
             reasons.append(Reason.SHAPE_NOT_ELLIPTIC)
         low, high = DIAMETER_RANGE_MM
         if scale.used is not None and not (low <= 2 * ellipse.semi_minor and 2 * ellipse.semi_major <= high):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
 
+LANES = tuple(Lane)  # an enumeration is slow to walk through
 TURNS = 20
 _DUE = (
     TURNS - len(Lane) + 1
@@ -35,7 +36,7 @@ class Turns:
         """One of the lanes in `waiting`, which must not be empty."""
         due = [lane for lane in waiting if self._passed[lane] >= _DUE]
         chosen = max(due, key=lambda lane: self._passed[lane]) if due else min(waiting)
-        for lane in Lane:
+        for lane in LANES:
             self._passed[lane] = self._passed[lane] + 1 if lane in waiting and lane != chosen else 0
         return chosen
 
@@ -46,9 +47,10 @@ class Backlog:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._turns = Turns()
-        self._ready: dict[Lane, deque[OutboxRow]] = {lane: deque() for lane in Lane}
+        self._ready: dict[Lane, deque[OutboxRow]] = {lane: deque() for lane in LANES}
         self._above = dict.fromkeys(Lane, 0)  # the last number read
         self._rest_until_ns = dict.fromkeys(Lane, 0)
+        self._at_end = dict.fromkeys(LANES, False)
         self._pages = dict.fromkeys(Lane, 0)  # since its beginning
         self._again_ns = dict.fromkeys(Lane, 0)
 
@@ -58,13 +60,14 @@ class Backlog:
             for _ in range(_PAGES_A_LOOK):
                 if ready or now_ns < self._rest_until_ns[lane]:
                     break
-                if self._above[lane] and now_ns >= self._again_ns[lane]:
+                if not self._above[lane] or now_ns >= self._again_ns[lane]:
                     self._begin_again(lane, now_ns)
                 rows = self._read(lane, self._above[lane], PAGE)
-                self._pages[lane] += 1
-                if rows:
+                if rows:  # an empty read costs nothing, and is made twenty times a second
+                    self._pages[lane] += 1
                     self._above[lane] = rows[-1].seq
-                if len(rows) < PAGE:
+                self._at_end[lane] = len(rows) < PAGE
+                if self._at_end[lane]:
                     self._rest_until_ns[lane] = now_ns + _REST_NS
                 ready.extend(row for row in rows if wanted(row))
 
@@ -81,12 +84,14 @@ class Backlog:
                 return row
         return None
 
-    def waits(self, lanes: Collection[Lane]) -> bool:
-        """Whether any of these lanes holds a row that was read."""
-        return any(self._ready[lane] for lane in lanes)
+    @property
+    def dry(self) -> bool:
+        """Whether every lane was read to its end and nothing of it is left to take."""
+        return all(self._at_end.values()) and not any(self._ready.values())
 
     def rewind(self) -> None:
         """Reads everything from its beginning: rows that were passed over are wanted now."""
-        for lane in Lane:
+        for lane in LANES:
             self._ready[lane].clear()
+            self._at_end[lane] = False
             self._above[lane] = self._rest_until_ns[lane] = 0

@@ -28,10 +28,14 @@ class Certificates:
         self._used = self._tls.mark()
 
     def replaced(self, now_ns: int) -> bool:
-        """Whether there are others by now, whole and fitting. Looks at most once in `every_s`."""
+        """`changed`, asked at most once in `every_s`."""
         if now_ns < self._due_ns:
             return False
         self._due_ns = now_ns + self._every_ns
+        return self.changed()
+
+    def changed(self) -> bool:
+        """Whether there are other files than those in use, whole and fitting each other."""
         if self._tls.mark() == self._used:
             return False
         try:

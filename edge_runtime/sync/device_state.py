@@ -52,7 +52,7 @@ class StateMessages:
         )
 
     def offline(self, why: Literal["stopped", "lost"]) -> DeviceState:
-        """`lost` is the will, which is written before it is true: it says no time."""
+        """`lost` is the will, which is written before it is true: it says no time, but whose it was."""
         told = why == "stopped"
         return DeviceState(
             device_id=self.topics.device,
@@ -63,6 +63,7 @@ class StateMessages:
             clock=clock.clock_quality() if told else None,
             epoch=self.epoch,
             site_key_id=self.site_key_id,
+            session=None if told else self.session(),
         )
 
     def message(self, state: DeviceState) -> Message:

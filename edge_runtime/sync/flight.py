@@ -19,6 +19,9 @@ from edge_runtime.sync.wire import SeqRange
 _NS = 1_000_000_000
 FIRST_WINDOW = 8  # of a new connection; one more with each PUBACK: a slow line is known before it is stuffed
 URGENT_MORE = 4  # urgent rows that fly beyond a full window, and while only probes are sent
+ALL_LANES = tuple(Lane)
+ALL_BUT_MASKS = tuple(lane for lane in Lane if lane is not Lane.MASK)
+URGENT_ONLY = (Lane.URGENT,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,14 @@ class Flight:
         window = min(self._pace.window, self.profile.window, self._opened)
         return 0 if self.stalled else max(0, window - len(self._flown))
 
-    def open_lanes(self) -> list[Lane]:
+    def open_lanes(self) -> tuple[Lane, ...]:
         """The lanes that may send one more row now."""
         if not self.room():
             urgent = sum(flown.row.lane == Lane.URGENT for flown in self._flown.values())
-            return [Lane.URGENT] if urgent < URGENT_MORE else []
+            return URGENT_ONLY if urgent < URGENT_MORE else ()
         if self.profile.masks_wait and any(f.row.kind not in self._refused for f in self._flown.values()):
-            return [lane for lane in Lane if lane != Lane.MASK]
-        return list(Lane)
+            return ALL_BUT_MASKS
+        return ALL_LANES
 
     def wants(self, row: OutboxRow) -> bool:
         """Whether this row may be sent for the first time; the next of a refused kind is kept to ask with."""

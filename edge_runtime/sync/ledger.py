@@ -42,6 +42,7 @@ class Ledger:
     speed: Speed
     alerts: Alerts = field(default_factory=Alerts)
     report: UplinkReport = field(default_factory=UplinkReport)
+    wills: set[str] = field(default_factory=set)  # the sessions that this process's wills name
     plain: bool = False  # the cloud cannot unpack: send no packed payload again
     held: set[int] = field(
         default_factory=set

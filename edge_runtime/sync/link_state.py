@@ -103,6 +103,10 @@ class LinkMachine:
             return pause_s
         return max(pause_s, self._patience.refused_s)
 
+    def another_was_here(self, now_ns: int) -> None:
+        """Between our last connection and this one the broker had another under our id."""
+        self._taken_over_ns.append(now_ns)
+
     def two_of_one_id(self, now_ns: int) -> bool:
         """Whether the broker gave this id's connection to another so often that there must be two of us."""
         times = self._taken_over_ns

@@ -7,6 +7,7 @@ known of a mask stays in the finding. Knows nothing about SQLite.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import msgspec
@@ -42,14 +43,14 @@ def add_finding(batch: Batch, finding: Finding) -> None:
     batch.add(message, encode(message))
 
 
-def as_reported(rows: Iterable[OutboxRow]) -> Iterator[bytes]:
-    """Each record's JSON in order; a finding with its masks' pixels in it again where the next row has them."""
+def as_reported(rows: Iterable[OutboxRow]) -> Iterator[OutboxRow]:
+    """The records in order without masks; a finding with its masks' pixels in it again where the next row has them."""
     for row, after in pairwise(chain(rows, (None,))):
         assert row is not None, "only the last of the pairs is none"
         if row.kind == "mask":
             continue
         whole = row.kind == "finding" and after is not None and (after.kind, after.id) == ("mask", row.id)
-        yield _joined(row.body, after.body) if whole and after is not None else row.body
+        yield replace(row, body=_joined(row.body, after.body)) if whole and after is not None else row
 
 
 def _joined(body: bytes, pixels: bytes) -> bytes:

@@ -16,7 +16,7 @@ from edge_runtime.types import SCHEMA_VERSION
 
 def parcel(row: OutboxRow, topics: DeviceTopics, epoch: str, *, short: bool, packed: bool) -> Message:
     """UplinkError when the row is not of this schema: then it can never be sent."""
-    payload = outgoing(row.kind, row.body)
+    payload = outgoing(row.kind, row.body, thin=short)
     names: tuple[tuple[str, str], ...] = (("epoch", epoch), ("seq", str(row.seq)))
     if packed:
         payload, names = pack(payload), (*names, ("encoding", ENCODING))

@@ -32,30 +32,33 @@ class Packed:
     """The properties of one PUBLISH, with the topic's number where that is not 0."""
 
     def __init__(self, message: Message, alias: int = 0) -> None:
-        self._bytes = _properties(message, alias)
+        packed = b"".join([_user_property(*pair) for pair in message.properties])
+        if message.content_type:
+            packed = _content_type(message.content_type) + packed
+        if message.response_topic is not None:
+            packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
+        if message.correlation is not None:
+            packed += (
+                bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
+            )
+        if message.expiry_s is not None:
+            packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
+        if alias:
+            packed += bytes([_TOPIC_ALIAS]) + alias.to_bytes(2, "big")
+        self._bytes = _length(len(packed)) + packed
+
+    def __len__(self) -> int:
+        return len(self._bytes)
 
     def pack(self) -> bytes:
         return self._bytes
 
 
 def packet_bytes(message: Message) -> int:
-    """The length of its PUBLISH with the whole topic, at most."""
-    return 5 + 2 + len(message.topic) + 2 + len(_properties(message, 1)) + len(message.payload)
-
-
-def _properties(message: Message, alias: int) -> bytes:
-    packed = b"".join(_user_property(*pair) for pair in message.properties)
-    if message.content_type:
-        packed = _content_type(message.content_type) + packed
-    if message.response_topic is not None:
-        packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
-    if message.correlation is not None:
-        packed += bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
-    if message.expiry_s is not None:
-        packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
-    if alias:
-        packed += bytes([_TOPIC_ALIAS]) + alias.to_bytes(2, "big")
-    return _length(len(packed)) + packed
+    """The length of its PUBLISH with the whole topic, or a little more."""
+    properties = sum([len(name) + len(value) + 5 for name, value in message.properties])
+    answered = len(message.response_topic or "") + len(message.correlation or b"")
+    return 32 + len(message.topic) + len(message.content_type) + properties + answered + len(message.payload)
 
 
 @lru_cache(maxsize=64)
@@ -63,6 +66,7 @@ def _content_type(text: str) -> bytes:
     return bytes([_CONTENT_TYPE]) + _text(text)
 
 
+@lru_cache(maxsize=256)  # all but the rows' numbers come again and again
 def _user_property(name: str, value: str) -> bytes:
     return bytes([_USER_PROPERTY]) + _text(name) + _text(value)
 
@@ -74,6 +78,8 @@ def _text(text: str) -> bytes:
 
 def _length(value: int) -> bytes:
     """A variable byte integer (MQTT v5, 1.5.5)."""
+    if value < 128:
+        return bytes([value])
     out = bytearray()
     while True:
         value, low = divmod(value, 128)

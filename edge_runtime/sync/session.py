@@ -21,14 +21,15 @@ from edge_runtime.sync.ledger import Ledger
 from edge_runtime.sync.link import Acked, Event, Link, Message, Received
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.reason_codes import LinkError, Verdict, verdict_of
+from edge_runtime.sync.reason_codes import LinkError, Trouble, Verdict, verdict_of
 from edge_runtime.sync.settling import Settling, hold
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.wire import decode_receipt, one_line
+from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
-PROGRESS_S = 0.25
-LOOK_NS = 1_000_000_000
+LOOK_NS = 250_000_000  # between two looks at everything but the rows
+AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
+AGAIN_NS = 50_000_000  # and at the rows that fly
 REFUSALS = 8  # of the row that asks for its kind, before the next one asks
 ROW_REFUSALS = 3  # of a row that the broker refuses for itself
 
@@ -62,7 +63,7 @@ class Session:
         self._settling = Settling(outbox)
         self._proven = False  # the broker has taken at least one row
         self._said: object = None  # what the last state message was about
-        self._state_due_ns = self._count_due_ns = self._look_due_ns = 0
+        self._state_due_ns = self._look_due_ns = self._around_due_ns = self._again_due_ns = 0
 
     def drain(
         self,
@@ -76,21 +77,23 @@ class Session:
         """Sends and settles until there is a reason to end: stopped, nothing left, another database or certificate."""
         try:
             while not self._ledger.over():
-                if self._outbox.replaced():
-                    return "replaced"
                 now_ns = clock.monotonic_ns()
-                if certificates.replaced(now_ns):
-                    return "certificates"
                 if now_ns >= self._look_due_ns:
                     self._look_due_ns = now_ns + LOOK_NS
+                    if self._outbox.replaced():
+                        return "replaced"
+                    if certificates.replaced(now_ns):
+                        return "certificates"
+                    self._count()
+                    self._watch(puback_timeout_s)
+                if now_ns >= self._around_due_ns:
+                    self._around_due_ns = now_ns + AROUND_NS
                     look_around()
                 self._tell_state(state_every_s)
                 self._answer()
                 self._fill()
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
-                self._count()
-                self._watch(puback_timeout_s)
                 if until_empty and self._nothing_left():
                     return "empty"
             return "over"
@@ -108,7 +111,7 @@ class Session:
 
     def _ended(self, error: LinkError) -> None:
         unacked = self._flight.unacked
-        shows = bool(unacked) and not self._proven and error.by_peer
+        shows = bool(unacked) and not self._proven and error.by_peer and error.trouble is Trouble.LINE
         seq = unacked[0] if shows else None
         if self._ledger.lost_over(seq, self._alone, error) and seq is not None:
             self._hold(seq, "the broker ended every connection over it")
@@ -119,17 +122,15 @@ class Session:
         now_ns = clock.monotonic_ns()
         if (now_ns >= self._state_due_ns or about != self._said) and self._link.room():
             self._said, self._state_due_ns = about, now_ns + int(every_s * 1e9)
-            self._link.publish(self._state_message(self._outbox.pending_count()))
+            self._link.publish(self._state_message(self._ledger.report.remaining or 0))
 
     def _count(self) -> None:
-        if clock.monotonic_ns() >= self._count_due_ns:
-            self._count_due_ns = clock.monotonic_ns() + int(PROGRESS_S * 1e9)
-            self._ledger.report.remaining = self._outbox.pending_count()
-            self._ledger.progress()
+        self._ledger.report.remaining = self._outbox.pending_count()
+        self._ledger.progress()
 
     def _nothing_left(self) -> bool:
         """Nothing flies and nothing is to be noted: what remains, if anything, is held."""
-        if self._flight or self._answers:
+        if self._flight or self._answers or not self._backlog.dry:
             return False
         self._note(now=True)
         if self._settling:
@@ -141,10 +142,12 @@ class Session:
 
     def _fill(self) -> None:
         now_ns = clock.monotonic_ns()
-        for row in self._flight.again(now_ns):
-            if not self._link.room():
-                return
-            self._send(row)
+        if now_ns >= self._again_due_ns:
+            self._again_due_ns = now_ns + AGAIN_NS
+            for row in self._flight.again(now_ns):
+                if not self._link.room():
+                    return
+                self._send(row)
         if not (self._link.room() and self._flight.open_lanes()):
             return
         self._backlog.look(now_ns, self._wanted)
@@ -197,9 +200,27 @@ class Session:
             elif event.topic == self._topics.receipts:
                 self._receipt(event.payload)
                 self._link.ack(event)
+            elif event.topic == self._topics.state:
+                self._link.ack(event)
+                self._last_words(event.payload)
             else:
                 self._command(event)
                 self._link.ack(event)
+
+    def _last_words(self, payload: bytes) -> None:
+        """The retained state, as this connection found it. A will of a session that is not ours, where ours was the last
+        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why.
+        """
+        try:
+            before = decode_state(payload)
+        except UplinkError:
+            return
+        wills = self._ledger.wills
+        if before.why != "lost" or before.session is None or before.session in wills or len(wills) < 2:
+            return
+        self._ledger.link.another_was_here(clock.monotonic_ns())
+        if self._ledger.link.two_of_one_id(clock.monotonic_ns()):
+            raise LinkError("another device connects under this device's id", Trouble.TAKEN_OVER)
 
     def _puback(self, acked: Acked) -> None:
         now_ns = clock.monotonic_ns()
@@ -252,6 +273,7 @@ class Session:
     def _command(self, received: Received) -> None:
         if self._commander is None:
             return
+        self._note(now=True)  # else a receipt from before would take away what is to be sent again
         slow = self._ledger.speed.slow
         arrived = Arrived(
             received.topic,

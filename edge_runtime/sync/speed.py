@@ -65,7 +65,8 @@ class Speed:
         """
         seconds = max(waited_ns, 1) / _NS
         self._rounds.append((seconds, size / seconds))
-        if self._choice != "auto" or len(self._rounds) < SEEN:
+        clear = not self.slow and seconds < SLOW_ROUND_S  # the usual case, told without counting
+        if clear or self._choice != "auto" or len(self._rounds) < SEEN:
             return False
         round_s = median(seconds for seconds, _ in self._rounds)
         bytes_s = median(rate for _, rate in self._rounds)

@@ -91,6 +91,12 @@ class Uplink:
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
         self._released = False
+        self._warned = ""
+
+    @property
+    def report(self) -> UplinkReport:
+        """What has been done so far; read from any thread."""
+        return self._ledger.report
 
     def run(self, *, once: bool = False, timeout_s: float = 60.0) -> UplinkReport:
         """With `once`, raises UplinkError, saying how many rows remain after `timeout_s` or were rejected.
@@ -168,15 +174,16 @@ class Uplink:
         self._look_around()
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
+        will = say.offline("lost")
         link = Link.open(
             Settings(
                 broker=settings.broker,
                 client_id=outbox.device_id,
                 tls=settings.tls,
-                will=say.message(say.offline("lost")),
+                will=say.message(will),
                 keepalive_s=settings.keepalive_s,
                 maximum_packet=MOST_RECEIVED,
-                subscribe=(*receipts, topics.command("+")),
+                subscribe=(*receipts, topics.command("+"), topics.state),
                 needed=len(receipts),
             ),
             self._stop,
@@ -184,9 +191,11 @@ class Uplink:
         )
         if link is None:
             return True
+        if will.session is not None:
+            ledger.wills.add(will.session)
         self._connected()
-        if link.not_subscribed:
-            self._notice(f"the broker keeps commands from this device ({', '.join(link.not_subscribed)})")
+        if topics.command("+") in link.not_subscribed:
+            self._notice(f"the broker keeps commands from this device ({topics.command('+')})")
         session = Session(
             outbox,
             link,
@@ -238,7 +247,9 @@ class Uplink:
         """What is to be mended on this device, and the link's state for its other processes."""
         alerts, now_ns = self._ledger.alerts, clock.monotonic_ns()
         if warning := self._certificates.warning():
-            if alerts.sound("certificate_ends", warning):
+            alerts.sound("certificate_ends", warning)
+            if self._ledger.link.state.connected and warning != self._warned:
+                self._warned = warning
                 self._notice(warning)
         else:
             alerts.mended("certificate_ends")
@@ -283,17 +294,15 @@ class Uplink:
         if trouble is Trouble.LINE and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns())
-        refused = self._ledger.link.state.refused
         self._notice(why)
         self._look_around()
-        pause_s *= random.uniform(1.0, 1.5) if refused else random.uniform(0.5, 1.5)
+        pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
-        while (left_ns := until_ns - clock.monotonic_ns()) > 0 and not self._stop.wait(
-            min(1.0, left_ns / 1e9)
-        ):
-            if self._ledger.link.state is LinkState.REFUSED_CERTIFICATE and self._certificates.replaced(
-                clock.monotonic_ns()
-            ):
+        while (left_ns := until_ns - clock.monotonic_ns()) > 0:
+            if self._stop.wait(min(0.5, left_ns / 1e9)):
+                return
+            refused = self._ledger.link.state is LinkState.REFUSED_CERTIFICATE
+            if refused and self._certificates.changed():
                 return
 
     def _notice(self, line: str) -> None:

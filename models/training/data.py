@@ -25,7 +25,7 @@ from edge_runtime.frames.dicom import open_dicom
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.frames.source import SourceOptions
 from edge_runtime.infer.preprocess import fit_region, resize_grey
-from edge_runtime.pictures import read_truth
+from edge_runtime.pictures import truth_of
 from edge_runtime.types import Box, Frame
 from models.training.recipe import Recipe
 
@@ -182,8 +182,9 @@ def read_labels(item: Item, recipe: Recipe, size_hw: tuple[int, ...]) -> Grey:
     """The true labels (H, W) of an item. Raises ConfigError for another size, a label that is not there, and one that
     nobody named."""
     assert item.mask is not None
-    _require_known(item.mask)
-    truth = read_truth(item.mask, recipe.labels)
+    greys = read_grey(item.mask)
+    _require_known(item.mask, greys)
+    truth = truth_of(greys, recipe.labels)
     if truth.shape != size_hw:
         raise ConfigError(f"data: {item.mask} is {truth.shape}, its image {size_hw}")
     for value, label in enumerate(recipe.labels, start=1):
@@ -192,9 +193,9 @@ def read_labels(item: Item, recipe: Recipe, size_hw: tuple[int, ...]) -> Grey:
     return truth
 
 
-def _require_known(mask: Path) -> None:
+def _require_known(mask: Path, greys: Grey) -> None:
     """Raises ConfigError for a mask with more than background and foreground; which of them would be meant?"""
-    levels = np.flatnonzero(np.bincount(read_grey(mask).ravel(), minlength=256))
+    levels = np.flatnonzero(np.bincount(greys.ravel(), minlength=256))
     strange = sorted(set(levels.tolist()) - {0, 255})
     if strange:
         raise ConfigError(f"data: {mask} has the value {strange[0]}, want only 0 and 255")

@@ -117,10 +117,7 @@ def look(pipeline: Pipeline, frame: Frame, truth: Grey | None = None) -> Seen:
     if truth is not None:
         full = full_mask(result.mask, frame.size_hw)
         scores = tuple(dice(full == value, truth == value) for value in range(1, len(result.mask.names) + 1))
-    fit = 1.0
-    if anatomy in ELLIPTIC:
-        cell = result.found.geometry.cell_mm(frame.spacing or Spacing(1, 1, SpacingSource.PHANTOM))
-        fit = own_overlap(result.found.of(result.found.names[0]), cell)
+    fit = own_overlap(result.found.of(result.found.names[0])) if anatomy in ELLIPTIC else 1.0
     values = measured_values(anatomy, result.found, frame.spacing)
     return Seen(result.found.presence, min(result.found.confidence), fit, values, scores)
 

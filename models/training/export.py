@@ -34,13 +34,13 @@ OPERATORS = {
 }
 
 
-def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
-    """Writes the network as one ONNX file: batch norms folded, static shape, probabilities out. Raises ConfigError."""
+def read_weights(recipe: Recipe, weights: Path) -> tuple[Network, int]:
+    """The trained network, and for how many batches. Raises ConfigError for the weights of another recipe."""
     network = Network(recipe.classes, recipe.views, recipe.network.widths, recipe.network.bottom)
     try:
         trained = torch.load(weights, weights_only=True, map_location="cpu")
         network.load_state_dict(trained["network"])
-        taught = trained.get("taught", recipe.taught)
+        taught, steps = trained.get("taught", recipe.taught), int(trained.get("steps", 0))
     except NOT_OURS as error:
         raise ConfigError(
             f"{weights}: holds no weights of recipe {recipe.name}'s network; train again"
@@ -50,6 +50,12 @@ def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
             f"{weights}: was trained by another recipe than {recipe.name} is now, and may have seen what this one holds "
             "out; move it and its checkpoint.pt away and train again"
         )
+    return network, steps
+
+
+def export_onnx(recipe: Recipe, weights: Path, target: Path) -> None:
+    """Writes the network as one ONNX file: batch norms folded, static shape, probabilities out. Raises ConfigError."""
+    network, _ = read_weights(recipe, weights)
     shipped = Shipped(network).eval()
     image = torch.zeros((1, 1, *recipe.network.grid_hw), dtype=torch.uint8)
     names = ["mask", "presence", "rotation", "polarity"][: 2 if recipe.views == 1 else 4]

@@ -7,25 +7,22 @@ everything that is told of the network which ships.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 
-import cv2
 import msgspec
-import torch
 
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import ConfigError
 from edge_runtime.files import write_whole
+from models.training.command import GOES_ON, add_training, parser_of, positive, told_in_a_line, use_threads
 from models.training.data import data_root, fold_subjects, own_items
 from models.training.evaluate import REFERENCE, Case, cases_of, pipeline_of
-from models.training.export import export_onnx
+from models.training.export import export_onnx, read_weights
 from models.training.recipe import Recipe, SplitSpec, fold_home, read_recipe
 from models.training.report import ENDPOINTS, EVERYTHING
 from models.training.statistics import UNLIMITED, describe
-from models.training.train import positive, train
+from models.training.train import train
 
 
 def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
@@ -36,7 +33,7 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     for number, held in enumerate(folds):
         splits, home = SplitSpec(tune=held, conformal=(), test=()), fold_home(out, number)
         fold = msgspec.structs.replace(recipe, splits=splits, training=training)
-        if not (home / "weights.pt").is_file():
+        if not _trained(fold, home / "weights.pt"):
             train(fold, home, workers)
         export_onnx(fold, home / "weights.pt", home / "model.onnx")
     each: list[list[Case]] = []
@@ -54,24 +51,29 @@ def cross_validate(recipe: Recipe, out: Path, steps: int, workers: int) -> None:
     write_whole(out / "folds.json", json.dumps(found, indent=1).encode())
 
 
+def _trained(fold: Recipe, weights: Path) -> bool:
+    """Whether a fold's weights are there. Raises ConfigError for those of a shorter or a longer training."""
+    if not weights.is_file():
+        return False
+    _, steps = read_weights(fold, weights)
+    if steps != fold.training.steps:
+        raise ConfigError(
+            f"{weights}: was trained for {steps} batches, not {fold.training.steps}; remove its folder to train it again, "
+            f"or say --steps {steps}"
+        )
+    return True
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="models.training.folds", description=__doc__)
-    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
-    parser.add_argument("--out", type=Path, help="default build/NAME")
+    parser = parser_of("folds", __doc__)
+    add_training(parser)
     parser.add_argument("--steps", type=positive, help="batches of each fold; default: the recipe's")
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--workers", type=int, choices=range(17), default=1, metavar="N")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)
-    try:
+    use_threads(arguments.threads)
+    with told_in_a_line(GOES_ON):
         recipe = read_recipe(arguments.recipe)
         steps = arguments.steps or recipe.training.fold_steps
         cross_validate(recipe, arguments.out or Path("build") / recipe.name, steps, arguments.workers)
-    except (EdgeError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ evaluation.json next to the weights.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import torch
 
 from edge_runtime.build.bundle import MANIFEST_FILE, Contents, check_target, manifest_toml, write_bundle
 from edge_runtime.build.quantize import Job, quantize
-from edge_runtime.errors import BackendError, ConfigError, EdgeError
+from edge_runtime.errors import BackendError, ConfigError
 from edge_runtime.infer.backends.table import open_backend
 from edge_runtime.infer.model import (
     GateSpec,
@@ -39,6 +38,7 @@ from edge_runtime.infer.model import (
 from edge_runtime.pipeline import build_pipeline
 from models.training.acquisition import acquisition_rates
 from models.training.card import card_of
+from models.training.command import parser_of, told_in_a_line
 from models.training.data import data_root, measured_items
 from models.training.drawing import bland_altman, risk_curve
 from models.training.evaluate import REFERENCE, cases_of, output_of
@@ -219,21 +219,16 @@ def _speed(bundle: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="models.training.ship", description=__doc__)
-    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
+    parser = parser_of("ship", __doc__)
     parser.add_argument("--built", type=Path, help="folder of weights.pt; default build/NAME")
     parser.add_argument("--to", type=Path, help="the bundle; default models/NAME")
     arguments = parser.parse_args()
-    try:
+    with told_in_a_line("stopped; nothing was replaced"):
         recipe = read_recipe(arguments.recipe)
         built = arguments.built or Path("build") / recipe.name
         if not (built / "weights.pt").is_file():
             raise ConfigError(f"{built}/weights.pt: does not exist; train first")
         ship(recipe, built, arguments.to or ROOT / "models" / recipe.name)
-    except (EdgeError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was replaced")
 
 
 if __name__ == "__main__":

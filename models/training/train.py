@@ -1,17 +1,15 @@
 """Trains a model by its recipe: `python -m models.training.train fetal_head --out DIR`.
 
-A CPU core or two and less than an hour are enough; a GPU is used where there is one. Stops and resumes at any
-`EVERY`-th batch from DIR/checkpoint.pt; the weights that ship are the moving average, in DIR/weights.pt.
+A GPU is used where there is one; a CPU core or two are enough. Stops and resumes at any `EVERY`-th batch
+from DIR/checkpoint.pt; the weights that ship are the moving average, in DIR/weights.pt.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import json
 import math
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,15 +17,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import msgspec
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from edge_runtime.clock import monotonic_ns
-from edge_runtime.errors import ConfigError, EdgeError, OutputError, first_line
+from edge_runtime.errors import ConfigError, OutputError, first_line
 from edge_runtime.files import write_whole
 from edge_runtime.measure.anatomy import ELLIPTIC
+from models.training.command import GOES_ON, add_training, parser_of, told_in_a_line, use_threads
 from models.training.data import Stored, data_root, fold_subjects, load_training
 from models.training.examples import Example, Examples
 from models.training.export import NOT_OURS, export_onnx
@@ -213,45 +211,23 @@ def _log(line: dict[str, object]) -> None:
     print(json.dumps(line), flush=True)
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, as argparse wants it."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
-    return int(text)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="models.training.train", description=__doc__)
-    parser.add_argument("recipe", help="fetal_head, carotid, lungs, or a file")
-    parser.add_argument("--out", type=Path, help="default build/NAME")
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        choices=range(17),
-        default=1,
-        metavar="N",
-        help="processes that make examples; 0: this one does",
-    )
+    parser = parser_of("train", __doc__)
+    add_training(parser)
     parser.add_argument(
         "--measured",
         action="store_true",
         help="of a refit, the network that limits and intervals come from: of the train split alone",
     )
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(1)  # before its first use: a worker is a fork, and a fork of OpenCV's threads hangs
-    try:
+    use_threads(arguments.threads)
+    with told_in_a_line(GOES_ON):
         recipe = read_recipe(arguments.recipe)
         out = arguments.out or Path("build") / recipe.name
         if arguments.measured:
             train_measured(recipe, out, arguments.workers)
         else:
             train(recipe, out, arguments.workers)
-    except (EdgeError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

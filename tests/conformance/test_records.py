@@ -214,6 +214,19 @@ def test_er_seq_5_any_order_of_arrival_is_as_good(conversation: Conversation, pl
         assert read(place.store, sql) == read(conversation.store, sql)
 
 
+@pytest.mark.parametrize("ranges", [[[7, 7]], [[1, 9]], [[3, 2]]])
+def test_er_seq_6_a_gap_that_names_what_has_not_been_yet_is_rejected(
+    conversation: Conversation, place: Place, ranges: Any
+) -> None:
+    for one in conversation.records("gap"):
+        assert max(numbers(one.body["ranges"])) < one.body["seq"]
+    gap = conversation.records("gap")[0]
+    body = {**gap.body, "device_id": place.device.topics.device, "epoch": "e", "seq": 7, "ranges": ranges}
+    told = (("epoch", "e"), ("seq", "7"))
+    said = receipt_for(place, (place.device.topics.event("gap"), json.dumps(body).encode(), told))
+    assert (said["status"], said["code"]) == ("rejected", "refused")
+
+
 def test_every_kind_is_in_the_conversation(conversation: Conversation) -> None:
     """Else the tests above say nothing of it."""
     assert {one.kind for one in conversation.records()} == set(KIND_OF.values())

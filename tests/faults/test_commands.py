@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from edge_runtime.cloud.operator import Operator
+from edge_runtime.commands import outbox
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.records import Audit
 from edge_runtime.sync.command import Answer, decode_answer
@@ -29,7 +31,7 @@ from edge_runtime.sync.wire import DeviceState, decode_state
 from tests.brokers import Mosquitto
 from tests.builders import report
 from tests.e2e.command import edge_runtime
-from tests.faults.processes import kill, until
+from tests.faults.processes import kill, start_receive, stored, until
 from tests.patience import within
 
 pytestmark = [pytest.mark.broker]
@@ -61,8 +63,8 @@ class Place:
         return answer
 
     def audits(self) -> list[Audit]:
-        with Outbox(self.state, reading=True) as outbox:
-            rows = [row for row in outbox.records("all") if row.kind == "audit"]
+        with Outbox(self.state, reading=True) as held:
+            rows = [row for row in held.records("all") if row.kind == "audit"]
         return [msgspec.json.decode(row.body, type=Audit) for row in rows]
 
     @contextmanager
@@ -141,7 +143,7 @@ class Ear:
             if event.topic != self.place.topics.state:
                 return None
             state = decode_state(event.payload)
-            return state if state.session not in (None, session_other_than) else None
+            return state if state.state == "online" and state.session != session_other_than else None
 
         heard: DeviceState = self.until(online)
         return heard
@@ -316,6 +318,34 @@ topic read er/v1/+/+/+/state
 """
 
 
+def test_the_cloud_has_each_command_on_record_and_gets_again_what_it_lost(place: Place) -> None:
+    store = place.folder / "cloud.db"
+
+    def rows(sql: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(store, timeout=5)) as db, db:
+            return db.execute(sql).fetchall()
+
+    def has(sql: str, wanted: int) -> None:
+        until(lambda: rows(f"SELECT count(*) FROM {sql}")[0][0] == wanted)
+
+    receive = start_receive(place.broker.url, store)
+    try:
+        with place.uplink():
+            until(lambda: stored(store) != [] and len(stored(store)) == 3)
+            until(lambda: outbox.stats(place.state).pending == 0)
+            [(epoch, lost)] = rows("DELETE FROM findings WHERE seq = 2 RETURNING epoch, seq")
+            answer = place.ask("resend", epoch=epoch, ranges=[[lost, lost]])
+            assert answer.result["resent"] == [[2, 2]]
+            has("findings", 3)
+            has("records WHERE kind = 'audit'", 1)
+    finally:
+        kill(receive)
+    [(body,)] = rows("SELECT body FROM records WHERE kind = 'audit'")
+    audit = msgspec.json.decode(body, type=Audit)
+    assert (audit.record_id, audit.seq) == (answer.audit.record_id, answer.audit.seq)
+    assert (audit.command, audit.outcome, audit.nonce) == ("resend", "done", answer.nonce)
+
+
 def test_only_the_operators_user_may_command(tmp_path: Path) -> None:
     (tmp_path / "access").write_text(ACCESS)
     with Mosquitto(tmp_path, f"acl_file {tmp_path / 'access'}") as broker:
@@ -356,8 +386,8 @@ def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(p
         kill(process)
     [audit] = place.audits()
     assert (audit.command, audit.outcome, audit.code) == ("set_profile", "done", "ok")
-    with Outbox(place.state) as outbox:
-        assert audit.seq in [row.seq for row in outbox.records("pending")]
+    with Outbox(place.state) as held:
+        assert audit.seq in [row.seq for row in held.records("pending")]
     with place.uplink(), Ear(place) as ear:
         assert ear.state().link == "slow"
 

@@ -53,9 +53,10 @@ class Drawn(NullBackend):
 
 
 def picture() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Some texture from whole numbers only."""
+    """Some texture from whole numbers only, from dark to bright across: even all round it would be a drawing."""
     y, x = np.mgrid[:540, :800].astype(np.int64)
-    return ((x * x * 7 + y * y * 13 + x * y * 5) // 97 % 180 + 20).astype(np.uint8)
+    texture = (x * x * 7 + y * y * 13 + x * y * 5) // 97 % 180 + 20
+    return (texture * (x + 200) // 1000).astype(np.uint8)
 
 
 # Limits and intervals of these tests alone: a better model must not move them.

@@ -62,6 +62,7 @@ def frame(
         frame(None),
         frame(body_part="FETUS", view="AP"),
         frame(body_part="Fetus, third trimester", view="AP SUPINE"),
+        frame(body_part="FETUS, NO PLACENTA", view="PA not lateral"),
         frame(body_part=" ", view=""),
         frame(region=Box(100, 100, 400, 300)),
         frame(spacing=None),  # pixels under their own names
@@ -79,6 +80,9 @@ def test_inside_the_contract_there_is_a_number(pipeline: Pipeline, inside: Frame
         (frame("CR"), Reason.MODALITY_MISMATCH),
         (frame("\u00fc"), Reason.MODALITY_MISMATCH),
         (frame(body_part="CHEST"), Reason.BODY_PART_MISMATCH),
+        (frame(body_part="NO FETUS"), Reason.BODY_PART_MISMATCH),
+        (frame(body_part="Pelvis_without_abdomen"), Reason.BODY_PART_MISMATCH),
+        (frame(view="NOT PA"), Reason.VIEW_MISMATCH),
         (frame(view="LATERAL"), Reason.VIEW_MISMATCH),
         (frame(view="LL"), Reason.VIEW_MISMATCH),
         (frame(view="PA LATERAL"), Reason.VIEW_MISMATCH),

@@ -7,6 +7,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,31 @@ def test_a_stop_ends_a_paced_stream_at_once_with_a_finding(pipeline: Pipeline, t
     running.run()  # or the test's time is up before the hour is
     assert running.counters.findings == 1
     assert (running.counters.offered, running.counters.processed, running.counters.dropped) == (1, 1, 0)
+
+
+class Visits(MemorySource):
+    """Three frames of each subject."""
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        for frame in super().frames():
+            assert isinstance(frame, Frame)
+            subject = f"subject {frame.index // 3}"
+            yield replace(frame, origin=Origin(SourceKind.FOLDER, "still", subject=subject))
+
+
+def test_each_exam_without_a_capture_reports_its_last_frame(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, steps = io.BytesIO(), Steps()
+    monkeypatch.setattr(clock, "monotonic_ns", steps.now_ns)
+    running = stream(pipeline, Visits(PICTURES, frames=9), tmp_path, "newest", out=out, paced=True)
+    running.stop, running.on_result = steps, steps.told
+    running.run()
+    assert running.counters.processed == 9
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["kind"] for line in lines] == ["flush"] * 3
+    assert [line["source"]["frame_ids"][0].partition(".")[0] for line in lines] == ["2", "5", "8"]
+    assert len({line["exam_id"] for line in lines}) == 3
 
 
 def test_a_steady_live_value_is_captured_once_in_its_time(

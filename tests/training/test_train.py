@@ -242,6 +242,8 @@ def test_five_folds_judge_every_image_once(recipe: Recipe, tmp_path: Path) -> No
     told = json.loads((tmp_path / "out" / "folds.json").read_text())
     assert [fold["images"] for fold in told["each"]] == [4, 4, 4, 2, 2]
     assert told["all"]["images"] == 16
+    with pytest.raises(ConfigError, match=r"fold_0/weights\.pt: was trained for 1 batches, not 2"):
+        folds.cross_validate(recipe, tmp_path / "out", steps=2, workers=0)
 
 
 def refit(recipe: Recipe, *folds: tuple[str, ...]) -> Recipe:

@@ -169,6 +169,5 @@ def _gate_numbers(mask: Mask, anatomy: str) -> dict[str, float]:
     """What the limits of a model are held against, by the names of `limits.GATED`."""
     numbers = {"presence": mask.presence, "confidence": lowest_confidence(mask)}
     if anatomy in ELLIPTIC:
-        cell = (mask.geometry.step_y, mask.geometry.step_x)
-        numbers["ellipse_iou"] = own_overlap(mask.of(mask.names[0]), cell)
+        numbers["ellipse_iou"] = own_overlap(mask.of(mask.names[0]))
     return numbers
