@@ -53,7 +53,7 @@ def _message(message: Explained) -> Iterator[str]:
         yield f"  property      {name} = {value}"
     size = f"{len(message.payload.encode())} bytes, {message.packet_bytes} with topic and properties"
     if message.slow_bytes is not None:
-        size += f"; on a slow line {message.slow_bytes}, packed"
+        size += f"; on a slow line {message.slow_bytes}, packed and with its topic by number"
     yield f"  payload       {size}"
     for line in msgspec.json.format(message.payload, indent=2).splitlines():
         yield f"    {line}"

@@ -23,7 +23,7 @@ from edge_runtime.sync.link_state import LinkMachine, Patience
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.packing import unpack
 from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.publishing import Message, packet_bytes
+from edge_runtime.sync.publishing import Message, exact_bytes
 from edge_runtime.sync.said import Discretion
 from edge_runtime.sync.speed import Speed
 from edge_runtime.sync.state import site_key
@@ -70,7 +70,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     seq: int | None = None
     left_out: tuple[Withheld, ...] = ()
     slow_bytes: int | None = (
-        None  # of the PUBLISH on a slow line: packed, and without what a consumer can do without
+        None  # on a slow line, but for the first of its kind: packed, the topic by number
     )
     left_out_slow: tuple[Withheld, ...] = ()  # there, besides
 
@@ -151,7 +151,7 @@ def _record(row: OutboxRow, topics: DeviceTopics, epoch: str) -> Explained:
         made,
         seq=row.seq,
         left_out=left_out(row.body, plain.payload),
-        slow_bytes=packet_bytes(slow),
+        slow_bytes=exact_bytes(slow, alias=1),
         left_out_slow=left_out(plain.payload, unpacked),
     )
 
@@ -163,7 +163,7 @@ def _explained(message: Message, kind: RecordKind | Literal["state", "will"]) ->
         content_type=message.content_type,
         properties=dict(message.properties),
         payload=message.payload.decode(),
-        packet_bytes=packet_bytes(message),
+        packet_bytes=exact_bytes(message),
         kind=kind,
     )
 
