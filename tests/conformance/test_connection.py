@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.commands import mark
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.lanes import Lane, lane_of
@@ -200,8 +201,31 @@ def test_er_lane_1_the_urgent_goes_first_and_masks_go_last(conversation: Convers
 def test_er_lane_2_of_any_twenty_records_the_lanes_behind_get_one(conversation: Conversation) -> None:
     sent = first_sent(conversation.heard)
     last_mask = max(at for at, lane in enumerate(sent) if lane is Lane.MASK)
+    assert last_mask > 100
     for start in range(last_mask - 20):
         assert Lane.MASK in sent[start : start + 20]
+
+
+def test_er_lane_2_on_a_slow_line_masks_wait_for_all_else(place: Place) -> None:
+    place.device.examine(12)
+    with Ear(place.broker.port) as ear, receiver(place.broker.url, place.store) as consumer:
+        until(lambda: consumer.report.connects == 1)
+        with place.device.uplink(place.broker.url, link="slow"):
+            until(lambda: place.device.stats().pending == 0)
+    sent = first_sent(ear.heard)
+    assert sent[-12:] == [Lane.MASK] * 12
+    assert Lane.MASK not in sent[:-12]
+
+
+def test_er_conn_3_urgent_rows_fly_beside_a_full_window(place: Place) -> None:
+    with place.device.journal() as journal:
+        report(journal, 120)
+    patient = Pace(receipt_timeout_s=60.0)
+    with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url, pace=patient):
+        ear.until(lambda heard: len(records(heard)) >= 100)
+        mark.run(finding="last", state=place.device.state)
+        urgent = ear.until(lambda heard: len(found := records(heard)) > 100 and found[100:])
+        assert [one.body["priority"] for one in urgent] == ["urgent"]
 
 
 def test_er_send_1_a_row_that_was_lost_among_others_is_sent_again(place: Place) -> None:

@@ -225,6 +225,7 @@ def test_er_priv_3_study_and_exam_are_pseudonyms_under_a_key_that_never_leaves(e
 )
 def test_nothing_of_a_real_file_is_in_any_message(tmp_path: Path, name: str, model: str) -> None:
     real = whole_exam(tmp_path, DATA / "dicom" / name, model)
+    everything_was_said(real.heard)
     assert told(real.heard, secrets(real.file)) == set()
     assert shown(real.heard, runs(real.frames)) == []
 
