@@ -27,6 +27,7 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
+QUIET_S = 0.03
 LOOK_NS = 250_000_000  # between two looks at everything but the rows
 AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
 AGAIN_NS = 50_000_000  # and at the rows that fly
@@ -92,6 +93,10 @@ class Session:
                 self._tell_state(state_every_s)
                 self._answer()
                 self._fill()
+                if (
+                    self._backlog.dry
+                ):  # nothing presses: answers are taken in together, not one at each awakening
+                    clock.sleep_s(QUIET_S)
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
                 if until_empty and self._nothing_left():
