@@ -302,7 +302,7 @@ def on_the_wire(folder: Path, line: bytes) -> dict[str, int]:
     with Outbox(folder / "one") as outbox:
         topics = DeviceTopics("local", "site", outbox.device_id)
         for row in outbox.records():
-            message = parcel(row, topics, outbox.epoch, short=True, packed=True)
+            message = parcel(row, topics, outbox.epoch, "ab12cd34", short=True, packed=True)
             sizes[row.kind] = len(message.payload)
             sizes[f"{row.kind}_publish"] = 2 + 2 + len(Packed(message, 1)) + len(message.payload)
     return sizes

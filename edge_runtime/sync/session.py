@@ -169,7 +169,12 @@ class Session:
         short = self._ledger.speed.profile.short
         try:
             message = parcel(
-                row, self._topics, self._outbox.epoch, short=short, packed=short and not self._ledger.plain
+                row,
+                self._topics,
+                self._outbox.epoch,
+                self._ledger.sender,
+                short=short,
+                packed=short and not self._ledger.plain,
             )
         except UplinkError as exc:
             reason = one_line(str(exc))
@@ -314,8 +319,8 @@ class Session:
         except UplinkError as exc:
             self._ledger.notice(str(exc))
             return
-        if receipt.epoch != self._outbox.epoch:
-            return  # of a database that was set aside
+        if (receipt.epoch, receipt.sender) != (self._outbox.epoch, self._ledger.sender):
+            return  # of a database that was set aside, or of another device with this one's name
         if self._flight.stalled:
             self._ledger.notice("receipts arrive again")
         self._flight.settled(receipt.ranges, clock.monotonic_ns())
