@@ -15,6 +15,7 @@ Ratios are of medians over interleaved rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -37,6 +38,9 @@ from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link import Broker
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.parcels import parcel
+from edge_runtime.sync.publishing import Packed
+from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Finding
@@ -66,6 +70,8 @@ def main() -> None:
             found["ratios"] = ratios(Path(folder), args.rounds, args.rows)
         if args.only in (None, "rest"):
             found["at_rest"] = at_rest(Path(folder))
+        if args.only in (None, "slow"):
+            found["slow"] = slow(Path(folder))
     print(json.dumps(found, indent=1))
     if args.only is None:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -262,6 +268,76 @@ def at_rest(folder: Path, seconds: float = 30.0, a_second: float = 25.0) -> dict
         "journal_percent": round(journal, 2),
         "sum": round(up + journal, 2),
     }
+
+
+def slow(folder: Path, rows: int = 200, bytes_s: int = 1200) -> dict[str, Any]:
+    """A day's findings from the start of the uplink to the last receipt, through a line of 9.6 kbit/s each way."""
+    line = (folder / "finding.jsonl").read_bytes().splitlines()[0]
+    state = folder / "slow"
+    subprocess.run(producing(state, rows, 50), check=True)
+    command = [sys.executable, "-m", "edge_runtime"]
+    store = ["receive", "--broker", f"mqtt://127.0.0.1:{PORT}", "--store", f"sqlite:///{folder}/slow.db"]
+    with subprocess.Popen([*command, *store]) as cloud, narrow(bytes_s) as (port, passed):
+        time.sleep(2)
+        settings = UplinkSettings(Broker.parse(f"mqtt://127.0.0.1:{port}"), link="slow")
+        began = time.perf_counter()
+        report = Uplink(state, settings, threading.Event()).run(once=True, timeout_s=600)
+        spent = time.perf_counter() - began
+        cloud.terminate()
+    return {
+        "bytes": on_the_wire(folder, line),
+        "rows": rows,
+        "seconds": round(spent, 1),
+        "sent": report.sent,
+        "bytes_up": passed["up"],
+        "bytes_down": passed["down"],
+    }
+
+
+def on_the_wire(folder: Path, line: bytes) -> dict[str, int]:
+    """Of one finding and of its mask: the payload, and all of its PUBLISH but the fixed header."""
+    with Journal.open(folder / "one", reserve_bytes=0) as journal, journal.batch() as batch:
+        add(batch, msgspec.json.decode(line, type=Finding))
+    sizes: dict[str, int] = {}
+    with Outbox(folder / "one") as outbox:
+        topics = DeviceTopics("local", "site", outbox.device_id)
+        for row in outbox.records():
+            message = parcel(row, topics, outbox.epoch, "ab12cd34", short=True, packed=True)
+            sizes[row.kind] = len(message.payload)
+            sizes[f"{row.kind}_publish"] = 2 + 2 + len(Packed(message, 1)) + len(message.payload)
+    return sizes
+
+
+@contextmanager
+def narrow(bytes_s: int) -> Iterator[tuple[int, dict[str, int]]]:
+    """A line that passes so many bytes a second each way and holds little."""
+    passed = {"up": 0, "down": 0}
+    server = socket.create_server(("127.0.0.1", 0))
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+    def carry(source: socket.socket, target: socket.socket, way: str) -> None:
+        piece, due = bytes_s // 20, time.perf_counter()
+        while data := source.recv(piece):
+            due = max(due, time.perf_counter()) + len(data) / bytes_s
+            time.sleep(max(0.0, due - time.perf_counter()))
+            passed[way] += len(data)
+            target.sendall(data)
+        with contextlib.suppress(OSError):  # closed already
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        line, _ = server.accept()
+        with line, socket.create_connection(("127.0.0.1", PORT)) as onward:
+            back = threading.Thread(target=carry, args=(onward, line, "down"))
+            back.start()
+            carry(line, onward, "up")
+            back.join()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield server.getsockname()[1], passed
+    thread.join()
+    server.close()
 
 
 def cpu_s(pid: int) -> float:

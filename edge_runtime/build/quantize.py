@@ -84,7 +84,7 @@ class Quantized:
     reports: tuple[GateReport, ...]  # INT8 for TensorRT, INT8 for a CPU, FP16 for TensorRT
     observed: int  # frames
     gate_frames: int
-    worst: tuple[str, ...]  # names of the given frames that were judged worst, for the person who has them
+    worst: tuple[tuple[str, str], ...]  # the given frames judged worst: the person's name of each, the page's
 
 
 def quantize(job: Job, progress: Progress = lambda what, share: None) -> Quantized:
@@ -241,14 +241,15 @@ def _numbered(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     )
 
 
-def _worst(report: GateReport, evidence: _Evidence) -> tuple[str, ...]:
-    """Where a person finds the worst of the frames that were given."""
+def _worst(report: GateReport, evidence: _Evidence) -> tuple[tuple[str, str], ...]:
+    """Where a person finds the worst of the frames that were given, and how the page calls them."""
     given = evidence.calibration.held_out
     names = {
         frame.frame_id: was.origin.name
         for frame, was in zip(evidence.frames[: len(given)], given, strict=True)
     }
-    return tuple(names[row.frame_id] for row in report.frames if row.frame_id in names)[:WORST]
+    given_rows = [row for row in report.frames if row.frame_id in names][:WORST]
+    return tuple((names[row.frame_id], row.name) for row in given_rows)
 
 
 # ---------------------------------------------------------------- ranges, layers, graphs

@@ -77,6 +77,7 @@ _decoders: dict[RecordKind, Any] = {
     "gap": msgspec.json.Decoder(_Gap),
 }
 _seq = re.compile("[1-9][0-9]{0,17}")
+_WORD = re.compile("[0-9a-zA-Z_-]{1,64}")
 _topic = lru_cache(maxsize=50_000)(parse_event)  # a device says the same few topics all its life
 
 
@@ -86,6 +87,7 @@ class Sender(NamedTuple):
     device: DeviceTopics
     epoch: str
     seq: int
+    word: str | None  # of the process that sent it, said back to it: two devices may have one name
 
 
 class Judged(NamedTuple):
@@ -113,7 +115,7 @@ def judge(received: Received, received_at: str) -> Judged:
     epoch, seq = properties.get("epoch", ""), properties.get("seq", "")
     sender = None
     if topic is not None and epoch and _seq.fullmatch(seq):
-        sender = Sender(topic.device, epoch, int(seq))
+        sender = Sender(topic.device, epoch, int(seq), _word(properties))
     try:
         if topic is None:
             raise _WrongError("refused", "topic is none of this version's")
@@ -139,6 +141,12 @@ def judge(received: Received, received_at: str) -> Judged:
         lost,
     )
     return Judged(received, sender, row, None, record.clock == "ntp")
+
+
+def _word(properties: dict[str, str]) -> str | None:
+    """What the sender asks to be told back, if it is a word."""
+    word = properties.get("sender", "")
+    return word if _WORD.fullmatch(word) else None
 
 
 def _text(payload: bytes, encoding: str | None) -> str:
@@ -173,17 +181,19 @@ def poisoned(
 
 def receipts_for(batch: Sequence[Judged]) -> list[Message]:
     """The fewest receipts that tell each device what became of its rows."""
-    groups: dict[tuple[DeviceTopics, str, RejectCode | None, str | None], list[int]] = {}
+    groups: dict[tuple[DeviceTopics, str, str | None, RejectCode | None, str | None], list[int]] = {}
     for one in batch:
         if one.sender is not None:
             code, reason = (one.poison.code, one.poison.reason) if one.poison else (None, None)
-            groups.setdefault((one.sender.device, one.sender.epoch, code, reason), []).append(one.sender.seq)
+            device, epoch, seq, word = one.sender
+            groups.setdefault((device, epoch, word, code, reason), []).append(seq)
     messages = []
-    for (device, epoch, code, reason), seqs in groups.items():
+    for (device, epoch, word, code, reason), seqs in groups.items():
         ranges = ranges_of(seqs)
         for start in range(0, len(ranges), MAX_RANGES):
             receipt = Receipt(
                 epoch=epoch,
+                sender=word,
                 status="rejected" if code else "stored",
                 ranges=ranges[start : start + MAX_RANGES],
                 reason=reason,

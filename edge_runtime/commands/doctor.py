@@ -27,6 +27,7 @@ from edge_runtime.infer.backends.cuda import open_device, probe
 from edge_runtime.infer.backends.table import choose_backend
 from edge_runtime.infer.backends.tensorrt import import_tensorrt
 from edge_runtime.infer.model import load_model, shipped_models
+from edge_runtime.sync.link_file import read_link
 
 NEEDED = (
     "numpy",
@@ -67,6 +68,7 @@ def doctor(state: Path | None = None) -> DoctorReport:
         *_contracts(),
         *_backend(),
         _state(state or default_state()),
+        *_link(state or default_state()),
         _broker(),
         _clock(),
         *_nvidia(),
@@ -79,6 +81,21 @@ def _python() -> Check:
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return Check("python", "ok", here)
     return Check("python", "broken", here, "use Python 3.10 to 3.13")
+
+
+def _link(state: Path) -> list[Check]:
+    """How the uplink of this directory sees its link; nothing where there never was one."""
+    record = read_link(state)
+    if record is None:
+        return []
+    found = record.line().removeprefix("link: ")
+    if not record.lives:
+        mend = "edge-runtime uplink, or start its service; findings wait meanwhile"
+        return [Check("link", "lacks", found, mend)]
+    if record.state.connected and not record.alerts:
+        return [Check("link", "ok", found)]
+    alerts = "; ".join(alert.text for alert in record.alerts)
+    return [Check("link", "lacks", found, alerts or "see the reason; it is tried again by itself")]
 
 
 def _packages() -> list[Check]:

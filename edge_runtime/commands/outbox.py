@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.sync.link_file import LinkRecord, read_link
 from edge_runtime.sync.masks import as_reported
 from edge_runtime.sync.outbox import Outbox, OutboxStats, Which
 
@@ -41,10 +42,16 @@ def list_rows(state: Path, *, which: Which = "pending", limit: int = 20) -> list
     ]
 
 
-def stats(state: Path) -> OutboxStats:
-    """How much waits, was delivered, was rejected, and how old the oldest waiting record is."""
+class Stats(OutboxStats, frozen=True, kw_only=True):
+    """The outbox's counts, and the uplink's last word on its link; null where there never was one."""
+
+    link: LinkRecord | None
+
+
+def stats(state: Path) -> Stats:
+    """How much waits, was delivered, was rejected, how old the oldest waiting record is, and how the link is."""
     with Outbox(state, reading=True) as outbox:
-        return outbox.stats()
+        return Stats(**msgspec.structs.asdict(outbox.stats()), link=read_link(state))
 
 
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
@@ -62,7 +69,7 @@ def row_lines(rows: list[ListedRow]) -> list[str]:
     ] or ["nothing"]
 
 
-def stats_lines(stats: OutboxStats) -> list[str]:
+def stats_lines(stats: Stats) -> list[str]:
     """The counts for a person."""
     age = "" if stats.oldest_pending_s is None else f", the oldest for {stats.oldest_pending_s:.0f} s"
     waiting = ", ".join(f"{count} {name}" for name, count in stats.waiting.items() if count)
@@ -73,6 +80,9 @@ def stats_lines(stats: OutboxStats) -> list[str]:
         f"{stats.pending} wait for the cloud{f' ({waiting})' if waiting else ''}{age}; {stats.delivered} delivered;"
         f" {stats.dead - stats.held} rejected, {stats.held} held back",
     ]
+    if stats.link is not None:
+        lines.append(stats.link.line())
+        lines += [f"alert: {alert.text}" for alert in stats.link.alerts if stats.link.lives]
     if stats.lost:
         lines.append(
             f"{stats.lost} masks and telemetry records were removed unsent, to keep room for findings"

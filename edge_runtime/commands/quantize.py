@@ -31,6 +31,7 @@ class QuantizeReport(msgspec.Struct, frozen=True, kw_only=True):
     observed: int
     gate_frames: int
     worst_frames: tuple[str, ...]  # of those given, by name: look at them first
+    worst_on_page: tuple[str, ...]  # the same as the gate's page names them: by content, for a bundle travels
     gate: dict[str, dict[str, float | None]]  # by what was judged: its numbers
     limits: dict[str, float]  # of these numbers
     units: dict[str, str]
@@ -110,7 +111,8 @@ def _report(done: Quantized, seconds: float) -> QuantizeReport:
         methods=methods,
         observed=done.observed,
         gate_frames=done.gate_frames,
-        worst_frames=done.worst,
+        worst_frames=tuple(name for name, _ in done.worst),
+        worst_on_page=tuple(told for _, told in done.worst),
         limits={number.name: number.limit for number in done.reports[0].numbers if number.limit is not None},
         units={number.name: number.unit for number in done.reports[0].numbers if number.unit},
         gate={
@@ -131,7 +133,8 @@ def lines(report: QuantizeReport) -> list[str]:
     for subject, numbers in report.gate.items():
         out += [subject, *(f"    {line}" for line in _against_limits(numbers, report))]
     if report.worst_frames:
-        out.append(f"look first at {', '.join(report.worst_frames)}")
+        named = zip(report.worst_frames, report.worst_on_page, strict=True)
+        out.append(f"look first at {', '.join(f'{name} (on the page {told})' for name, told in named)}")
     out.append(f"bundle {report.id}: {report.bundle}")
     out.append(f"why it was accepted: {report.bundle}/gate/report.html")
     return out

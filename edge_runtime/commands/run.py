@@ -13,7 +13,9 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
+from edge_runtime.build.readings import shown_unit
 from edge_runtime.codes import SpacingSource
+from edge_runtime.commands.shortfall import Short, Shortfalls
 from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.commands.words import acquisition_in_words, in_words, listed
@@ -98,6 +100,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]  # findings that carry the code, the commonest first
     stopped: bool  # by a signal
     problems: list[str]  # bad frames, a source that was lost, a full journal, a database set aside: exit 1
+    short: dict[
+        str, Short
+    ] = {}  # by code: what came where a limit is a number, of the frames that were processed
     acquisition: Acquired | None = None  # of chest X-rays; null where none was checked
 
 
@@ -163,6 +168,7 @@ def run(
         reporter = _reporter(options, policy, config, pipeline, journal, out)
         notices = Notices(journal, say)
         problems = Problems(notices.drain() if journal.set_aside else [])
+        shortfalls = Shortfalls.of(pipeline.limits, pipeline.settings)
         stream = Stream(
             source=source,
             pipeline=pipeline,
@@ -170,7 +176,7 @@ def run(
             policy=policy,
             counters=reporter.counters,
             paced=policy == "newest" and options.fps != 0,
-            on_result=_listener(problems, pictures, notices, reporter.counters, progress),
+            on_result=_listener(problems, pictures, notices, shortfalls, reporter.counters, progress),
             stop=stop,
         )
         try:
@@ -181,7 +187,7 @@ def run(
             if options.out != "-":
                 raise
         notices.tell()
-        return _report(options, reporter, stop.is_set(), problems.told())
+        return _report(options, reporter, shortfalls, stop.is_set(), problems.told())
 
 
 def _require_selftest(options: RunOptions, state: Path, say: Callable[[str], None]) -> None:
@@ -306,6 +312,7 @@ def _listener(
     problems: Problems,
     pictures: PictureSink,
     notices: Notices,
+    shortfalls: Shortfalls,
     counters: Counters,
     progress: Callable[[str], None] | None,
 ) -> Callable[[Result], None]:
@@ -315,6 +322,7 @@ def _listener(
     def on_result(result: Result) -> None:
         nonlocal told_ns
         notices.tell()
+        shortfalls.add(result.reasons, result.found)
         if result.error is not None:
             problems.add(str(result.error))
         try:
@@ -335,11 +343,13 @@ def headline(result: Result) -> str:
     """A result in a few words: its first measurement, or why there is none."""
     for measurement in result.measurements:
         if measurement.value is not None:
-            return f"{_plain(measurement.name.value)} {measurement.value:.1f} {measurement.unit} ({measurement.status.value})"
+            return f"{_plain(measurement.name.value)} {measurement.value:.1f} {shown_unit(measurement.name.value)} ({measurement.status.value})"
     return f"withheld: {', '.join(in_words(reason) for reason in result.reasons[:2])}"
 
 
-def _report(options: RunOptions, reporter: Reporter, stopped: bool, problems: list[str]) -> RunReport:
+def _report(
+    options: RunOptions, reporter: Reporter, shortfalls: Shortfalls, stopped: bool, problems: list[str]
+) -> RunReport:
     counters, model = reporter.counters, reporter.maker.model
     first_ns = counters.first_finding_ns
     return RunReport(
@@ -359,6 +369,7 @@ def _report(options: RunOptions, reporter: Reporter, stopped: bool, problems: li
         backend=model.backend,
         measured=reporter.told.values(),
         reasons={reason.value: count for reason, count in reporter.reasons.most_common()},
+        short={reason.value: short for reason, short in shortfalls.found.items()},
         stopped=stopped,
         problems=problems,
         acquisition=_acquired(reporter),
@@ -384,14 +395,19 @@ def lines(report: RunReport) -> list[str]:
     ]
     for value in report.measured:
         low, high = value.range
-        spread = f" ({low:.1f} to {high:.1f}, {value.captures} findings)" if value.captures > 1 else ""
-        out.append(f"measured  {_plain(value.name.value)} {value.median:.1f} {value.unit}{spread}")
+        unit = shown_unit(value.name.value)
+        told = f"{value.median:.1f} {unit}".rstrip()
+        if value.captures > 1:
+            told = f"median {told} of {value.captures} findings, from {low:.1f} to {high:.1f}"
+        out.append(f"measured  {_plain(value.name.value)} {told}")
     taken = report.acquisition
     if taken is not None:
         many = f"{taken.ok} of {taken.checked} show both lungs, whole, upright and not inverted; the last: "
         out.append(f"acquired  {many if taken.checked > 1 else ''}{taken.last}")
     if report.reasons:
-        out.append(f"reasons   {listed(report.reasons, REASONS_TOLD)}")
+        out.append(
+            f"reasons   {listed(report.reasons, REASONS_TOLD, {code: short.in_words() for code, short in report.short.items()})}"
+        )
     if report.out:
         out.append(f"written   {report.out}")
     return [

@@ -5,7 +5,7 @@ The codes themselves stay in every file. Knows no model: what is said here must 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edge_runtime.codes import Reason
 from edge_runtime.measure.acquisition import reasons_of
@@ -14,6 +14,7 @@ from edge_runtime.types import Acquisition
 RESEARCH = "Research use only. Not a medical device."
 SIZE_ONLY = "Size only, not checked for abnormality."
 
+_NOTHING: Mapping[str, str] = {}
 _WORDS: dict[Reason, str] = {
     Reason.FRAME_UNREADABLE: "the frame cannot be read",
     Reason.IMAGE_TOO_SMALL: "the image is too small",
@@ -96,10 +97,12 @@ def acquisition_in_words(found: Acquisition) -> str:
     return f"{told}; not checked: {joined(unknown)}" if unknown else told
 
 
-def listed(counts: dict[str, int], most: int = 3) -> str:
-    """The commonest reasons in words with how often each came: `the image is blurred (21), ...`."""
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{in_words(reason)} ({times})" for reason, times in ordered[:most])
+def listed(counts: dict[str, int], most: int = 3, by_how_much: Mapping[str, str] = _NOTHING) -> str:
+    """The commonest reasons in words with how often each came: `the image is blurred (21), ...`, and by how much where
+    that is known: `the model is not sure enough (3: 0.91 to 0.94, want 0.953)`."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])[:most]
+    much = {reason: f": {by_how_much[reason]}" for reason, _ in ordered if reason in by_how_much}
+    return ", ".join(f"{in_words(reason)} ({times}{much.get(reason, '')})" for reason, times in ordered)
 
 
 def joined(parts: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ _DUE = (
 )  # passed over so often, a lane is due: early enough for all lanes to be due at once
 PAGE = 100
 _PAGES_A_LOOK = 10  # of rows that nobody wants now
-_REST_NS = 50_000_000  # a lane that held less than a page is not read again sooner
+_REST_NS = 100_000_000  # a lane that held less than a page is not read again sooner
 _AGAIN_NS = 1_000_000_000  # nor from its beginning
 
 Read = Callable[[Lane, int, int], list[OutboxRow]]  # lane, above which number, at most how many

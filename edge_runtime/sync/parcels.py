@@ -14,10 +14,13 @@ from edge_runtime.sync.wire import CONTENT_TYPE, outgoing
 from edge_runtime.types import SCHEMA_VERSION
 
 
-def parcel(row: OutboxRow, topics: DeviceTopics, epoch: str, *, short: bool, packed: bool) -> Message:
-    """UplinkError when the row is not of this schema: then it can never be sent."""
+def parcel(
+    row: OutboxRow, topics: DeviceTopics, epoch: str, sender: str, *, short: bool, packed: bool
+) -> Message:
+    """`sender` is the uplink's own word, which receipts say back. UplinkError when the row is not of this schema: then it
+    can never be sent."""
     payload = outgoing(row.kind, row.body, thin=short)
-    names: tuple[tuple[str, str], ...] = (("epoch", epoch), ("seq", str(row.seq)))
+    names: tuple[tuple[str, str], ...] = (("epoch", epoch), ("seq", str(row.seq)), ("sender", sender))
     if packed:
         payload, names = pack(payload), (*names, ("encoding", ENCODING))
     if not short:

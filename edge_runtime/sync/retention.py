@@ -32,26 +32,22 @@ class Days:
 
 NO_DAYS = Days()
 
+_MADE_BEFORE = "(? IS NULL OR created_at < ?)"
 _NOT_OWED = "seq NOT IN (SELECT seq FROM outbox) AND seq NOT IN (SELECT seq FROM dead)"
 _FIRST_TO_GO: dict[LaneLost, Lane] = {"mask": Lane.MASK, "telemetry": Lane.TELEMETRY}
 
 
 def remove_delivered(db: sqlite3.Connection, before: str | None = None) -> int:
     """Removes some of the oldest delivered records, made before this moment if one is given; how many."""
-    rows = db.execute(
-        f"SELECT seq, created_at FROM journal WHERE {_NOT_OWED} ORDER BY seq LIMIT ?", (ROWS,)
-    ).fetchall()
-    return _remove(db, [seq for seq, made in rows if before is None or made < before])
+    sql = f"SELECT seq FROM journal WHERE {_NOT_OWED} AND {_MADE_BEFORE} ORDER BY seq LIMIT ?"
+    return _remove(db, [seq for (seq,) in db.execute(sql, (before, before, ROWS))])
 
 
 def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = None) -> int:
     """Removes some of the oldest masks, then telemetry, that wait for the cloud, and notes their numbers; how many."""
     for kind, lane in _FIRST_TO_GO.items():
-        rows = db.execute(
-            "SELECT seq, created_at FROM outbox JOIN journal USING (seq) WHERE lane = ? ORDER BY seq LIMIT ?",
-            (lane, ROWS),
-        ).fetchall()
-        seqs = [seq for seq, made in rows if before is None or made < before]
+        sql = f"SELECT seq FROM outbox JOIN journal USING (seq) WHERE lane = ? AND {_MADE_BEFORE} ORDER BY seq LIMIT ?"
+        seqs = [seq for (seq,) in db.execute(sql, (lane, before, before, ROWS))]
         if seqs:
             db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
             db.executemany(

@@ -27,6 +27,7 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
+QUIET_S = 0.03
 LOOK_NS = 250_000_000  # between two looks at everything but the rows
 AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
 AGAIN_NS = 50_000_000  # and at the rows that fly
@@ -92,6 +93,10 @@ class Session:
                 self._tell_state(state_every_s)
                 self._answer()
                 self._fill()
+                if (
+                    self._backlog.dry
+                ):  # nothing presses: answers are taken in together, not one at each awakening
+                    clock.sleep_s(QUIET_S)
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
                 if until_empty and self._nothing_left():
@@ -164,7 +169,12 @@ class Session:
         short = self._ledger.speed.profile.short
         try:
             message = parcel(
-                row, self._topics, self._outbox.epoch, short=short, packed=short and not self._ledger.plain
+                row,
+                self._topics,
+                self._outbox.epoch,
+                self._ledger.sender,
+                short=short,
+                packed=short and not self._ledger.plain,
             )
         except UplinkError as exc:
             reason = one_line(str(exc))
@@ -309,8 +319,8 @@ class Session:
         except UplinkError as exc:
             self._ledger.notice(str(exc))
             return
-        if receipt.epoch != self._outbox.epoch:
-            return  # of a database that was set aside
+        if (receipt.epoch, receipt.sender) != (self._outbox.epoch, self._ledger.sender):
+            return  # of a database that was set aside, or of another device with this one's name
         if self._flight.stalled:
             self._ledger.notice("receipts arrive again")
         self._flight.settled(receipt.ranges, clock.monotonic_ns())

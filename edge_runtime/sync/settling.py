@@ -1,4 +1,4 @@
-"""Receipts on their way into the database: collected, written some times a second, tried again where the disk is full.
+"""Receipts on their way into the database: collected, written twice a second, tried again where the disk is full.
 
 Until then their rows are not sent again. Knows nothing about MQTT.
 """
@@ -9,7 +9,7 @@ from edge_runtime.errors import JournalError
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import SeqRange
 
-EVERY_NS = 200_000_000  # each is a transaction that the disk must confirm
+EVERY_NS = 500_000_000  # each is a transaction that the disk must confirm
 RETRY_NS = 1_000_000_000
 
 

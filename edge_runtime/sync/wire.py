@@ -86,6 +86,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     v: int = RECEIPT_VERSION
     epoch: str
+    sender: str | None = None  # the user property of the messages: a receipt for others is not ours
     status: Literal["stored", "rejected"]
     ranges: tuple[tuple[Seq, Seq], ...]
     reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS)] | None = None  # why they were rejected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.codes import Priority
-from edge_runtime.commands import outbox, uplink
+from edge_runtime.commands import doctor, outbox, uplink
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.certificates import Certificates
 from edge_runtime.sync.flight import Pace
@@ -111,6 +112,24 @@ def test_the_link_file_follows_the_link_and_is_written_when_something_changes(st
             assert link_of(state).lives
         assert said_state(state) is LinkState.OFFLINE
         assert link_of(state).why == "stopped"
+
+
+def test_outbox_stats_and_doctor_read_it_and_know_when_no_uplink_is_left(state: Path) -> None:
+    def told() -> str:
+        return "\n".join(outbox.stats_lines(outbox.stats(state)))
+
+    assert outbox.stats(state).link is None
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: "link: online" in told())
+        (check,) = doctor._link(state)
+        assert check.found.startswith("online since")
+    text = (state / "link.json").read_text()
+    assert "link: offline" in told()
+    (state / "link.json").write_text(text.replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
+    assert "no uplink runs" in told()
+    assert doctor._link(state)[0].state == "lacks"
+    (state / "link.json").write_text("{")
+    assert read_link(state) is None
 
 
 def test_a_broker_that_does_not_know_us_is_refused_authorisation_and_not_hammered(state: Path) -> None:
@@ -325,10 +344,12 @@ def test_a_message_over_which_the_broker_says_too_large_is_held_after_the_second
 def test_rows_that_are_requeued_are_sent_on_the_same_connection(state: Path) -> None:
     with Peer() as peer, running(state, peer.url, ack="puback"):
         until(lambda: outbox.stats(state).pending == 0)
-        with Outbox(state) as rows:
-            for statement, values in rows.resend([(2, 3)]):
-                rows._db.execute(statement, values)
-        until(lambda: findings(peer) >= 12)
+        with Outbox(state) as rows, Journal.open(state, reserve_bytes=0) as journal, journal.batch() as batch:
+            record = event(batch.stamp())
+            batch.add(record, encode(record))
+            for change in rows.resend([(2, 3)]):
+                batch.also(*change)
+        until(lambda: findings(peer) >= 13)
         assert peer.connections == 1
 
 

@@ -127,3 +127,19 @@ def test_a_clock_that_nobody_has_set_removes_nothing(tmp_path: Path, monkeypatch
     with Journal.open(tmp_path, reserve_bytes=0, days=Days(delivered=1, unsent=1)) as journal:
         report(journal, 1)
     assert told(tmp_path) == []
+
+
+def test_records_of_a_clock_that_ran_ahead_do_not_keep_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "clock_quality", lambda: Clock.NTP)
+    with Journal.open(tmp_path, reserve_bytes=0) as journal:
+        monkeypatch.setattr(clock, "utc_now", lambda: "2038-01-01T00:00:00.000Z")
+        ahead = with_masks(journal, 20)
+        monkeypatch.setattr(clock, "utc_now", lambda: "2026-01-01T00:00:00.000Z")
+        behind = with_masks(journal, 3)
+    monkeypatch.setattr(clock, "utc_now", lambda: "2026-03-01T00:00:00.000Z")
+    with Journal.open(tmp_path, reserve_bytes=0, days=Days(unsent=30)) as journal:
+        report(journal, 1)
+    assert covered(told(tmp_path)) == {seq + 1 for seq in behind}
+    assert kinds(tmp_path)["mask"] == {seq + 1 for seq in ahead}

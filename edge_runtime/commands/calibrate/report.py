@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.build.readings import shown_unit
 from edge_runtime.commands.calibrate.intervals import Interval
 from edge_runtime.commands.calibrate.limits import GATED, Found
 from edge_runtime.commands.calibrate.reading import Reading, Seen, models_own
@@ -201,7 +202,7 @@ def lines(report: CalibrateReport) -> list[str]:
 
 def _interval_lines(name: str, one: IntervalTold, coverage: float) -> list[str]:
     plain = name.removesuffix("_px").replace("_", " ")
-    unit = "" if one.unit == "1" else f" {one.unit}"
+    unit = f" {shown_unit(name)}".rstrip()
     own = "" if one.scale is None else f" ({one.scale:.2f} of the model's own)"
     first = (
         f"{plain}: {100 * coverage:.0f} % interval, {one.median_width:.3g}{unit} wide in the median{own}, "
