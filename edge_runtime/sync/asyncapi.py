@@ -39,6 +39,11 @@ _RECORD_HEADERS = {
     "properties": {
         "epoch": {**_CODE, "description": "As in the body: a receipt answers even what cannot be read."},
         "seq": {**_SEQ, "description": "As in the body."},
+        "sender": {
+            "type": "string",
+            "pattern": "^[0-9a-zA-Z_-]{1,64}$",
+            "description": "The process that sends; its receipts say it back.",
+        },
         "schema": {"type": "string", "description": "As schema_version in the body."},
         "encoding": {
             "enum": list(KNOWN),

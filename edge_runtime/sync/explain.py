@@ -43,6 +43,7 @@ NEVER = (
     "the site key: pseudonyms are HMAC-SHA256 under it, and its id is in the state message",
     "a path of this machine",
 )
+NEW = ("the property sender, with each start of the uplink", "session in the state, with each connection")
 TYPED = (
     "an exam's name given with --exam; without it the exam is a pseudonym",
     "the name of a site's profile",
@@ -94,6 +95,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     will: Explained  # said by the broker when the device is lost
     never: tuple[str, ...] = NEVER
     typed: tuple[str, ...] = TYPED  # leaves as a person wrote it
+    new: tuple[str, ...] = NEW  # random, and another when it is sent
 
 
 def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
@@ -113,7 +115,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         unsendable: list[Unsendable] = []
         for row in islice(_waiting(outbox), limit):
             try:
-                messages.append(_record(row, topics, outbox.epoch))
+                messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
             except UplinkError as exc:
                 unsendable.append(Unsendable(seq=row.seq, kind=row.kind, why=str(exc)))
         return Explanation(
@@ -142,9 +144,9 @@ def _waiting(outbox: Outbox) -> Iterator[OutboxRow]:
             after = rows[-1].seq
 
 
-def _record(row: OutboxRow, topics: DeviceTopics, epoch: str) -> Explained:
-    plain = parcel(row, topics, epoch, short=False, packed=False)
-    slow = parcel(row, topics, epoch, short=True, packed=True)
+def _record(row: OutboxRow, topics: DeviceTopics, epoch: str, sender: str) -> Explained:
+    plain = parcel(row, topics, epoch, sender, short=False, packed=False)
+    slow = parcel(row, topics, epoch, sender, short=True, packed=True)
     unpacked = unpack(slow.payload, dict(slow.properties)["encoding"])
     made = _explained(plain, row.kind)
     return msgspec.structs.replace(

@@ -27,6 +27,7 @@ from tests.builders import finding, report
 from tests.conformance.conftest import Conversation, Place
 from tests.conformance.ear import Ear, Heard, records
 from tests.conformance.parties import receiver
+from tests.conformance.test_receipts import say, stored
 from tests.faults.processes import until
 from tests.patience import within
 from tests.sync.peer import Peer
@@ -233,7 +234,7 @@ def test_er_send_1_a_row_that_was_lost_among_others_is_sent_again(place: Place) 
     place.device.examine(3)
     with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url):
         ear.until(lambda heard: len({one.user["seq"] for one in records(heard)}) == 8)
-        ear.say(place.device.topics.receipts, _stored(place, (1, 1), (3, 8)))
+        say(ear, place, stored(place, (1, 1), (3, 8)))
         ear.until(lambda heard: len(records(heard)) > 12 and all(_two(heard)))
         assert place.device.stats().pending == 1
 
@@ -241,12 +242,6 @@ def test_er_send_1_a_row_that_was_lost_among_others_is_sent_again(place: Place) 
 def _two(heard: list[Heard]) -> list[bool]:
     """Whether the last two records are the one that got no receipt."""
     return [one.user["seq"] == "2" for one in records(heard)[-2:]]
-
-
-def _stored(place: Place, *ranges: tuple[int, int]) -> bytes:
-    from edge_runtime.sync.wire import Receipt, encode_receipt
-
-    return encode_receipt(Receipt(epoch=place.device.epoch, status="stored", ranges=ranges))
 
 
 def test_er_send_2_without_any_receipt_one_row_probes_and_a_receipt_opens_the_window(place: Place) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_runtime.cloud.judging import judge, receipts_for
@@ -53,8 +54,10 @@ def receipts(heard: list[Heard]) -> list[Receipt]:
     return [decode_receipt(one.payload) for one in heard if one.kind == "rcpt"]
 
 
-def say(ear: Ear, place: Place, receipt: Receipt) -> None:
-    ear.say(place.device.topics.receipts, encode_receipt(receipt))
+def say(ear: Ear, place: Place, receipt: Receipt, sender: str = "") -> None:
+    """A receipt to the process that was heard last."""
+    word = sender or records(ear.heard)[-1].user["sender"]
+    ear.say(place.device.topics.receipts, encode_receipt(msgspec.structs.replace(receipt, sender=word)))
 
 
 def stored(place: Place, *ranges: tuple[int, int], **over: Any) -> Receipt:
@@ -131,6 +134,7 @@ def test_er_rcpt_5_what_is_no_receipt_for_waiting_rows_changes_nothing(place: Pl
     with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url) as said:
         ear.until(lambda heard: len(records(heard)) >= waiting)
         say(ear, place, stored(place, (1, waiting), epoch="another"))
+        say(ear, place, stored(place, (1, waiting)), sender="another")
         say(ear, place, stored(place, (1, waiting), v=2))
         say(ear, place, stored(place, (waiting, 1)))
         for junk in (b"", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"v":1,"epoch":"e"}'):
@@ -187,3 +191,20 @@ def test_er_rcpt_8_a_message_that_names_no_row_is_kept_and_not_answered(place: P
         assert [said.status for said in receipts(ear.heard)] == ["stored"]
     with closing(sqlite3.connect(place.store)) as db:
         assert db.execute("SELECT count(*) FROM quarantine").fetchone()[0] in (2, 3)
+
+
+def test_er_rcpt_9_a_receipt_says_back_whose_records_it_is_about(place: Place) -> None:
+    place.device.add(finding)
+    with Ear(place.broker.port) as ear:
+        with place.device.uplink(place.broker.url):
+            first = ear.until(records)[-1].user["sender"]
+        with place.device.uplink(place.broker.url):
+            second = ear.until(lambda heard: {one.user["sender"] for one in records(heard)} - {first}).pop()
+            say(ear, place, stored(place, (1, 1)), sender=first)
+            say(ear, place, stored(place, (1, 1), epoch="another"), sender=second)
+            seen = len(records(ear.heard))
+            ear.until(lambda heard: len(records(heard)) > seen + 1)  # it goes on asking
+            assert place.device.stats().pending == 1
+            with receiver(place.broker.url, place.store):
+                until(lambda: place.device.stats().pending == 0)
+        assert receipts(ear.heard)[-1].sender == second
