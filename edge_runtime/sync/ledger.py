@@ -42,7 +42,9 @@ class Ledger:
     link: LinkMachine
     speed: Speed
     alerts: Alerts = field(default_factory=Alerts)
-    sender: str = field(default_factory=lambda: secrets.token_hex(4))  # this process; its receipts say it back
+    sender: str = field(
+        default_factory=lambda: secrets.token_hex(4)
+    )  # this process; its receipts say it back
     report: UplinkReport = field(default_factory=UplinkReport)
     wills: set[str] = field(default_factory=set)  # the sessions that this process's wills name
     plain: bool = False  # the cloud cannot unpack: send no packed payload again

@@ -33,7 +33,10 @@ def messages(setting: Setting) -> list[Message]:
     """What an uplink would publish of this device, made by hand."""
     with Outbox(setting.state) as rows:
         topics = DeviceTopics(Site().tenant, Site().site, rows.device_id)
-        return [parcel(row, topics, rows.epoch, "ab12cd34", short=False, packed=False) for row in rows.records("pending")]
+        return [
+            parcel(row, topics, rows.epoch, "ab12cd34", short=False, packed=False)
+            for row in rows.records("pending")
+        ]
 
 
 def receipts_of(setting: Setting) -> str:
