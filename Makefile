@@ -36,7 +36,7 @@ check: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
-# One of fetal_head, carotid, lungs, from the images to the bundle in models/: an hour on two cores.
+# One of fetal_head, carotid, lungs, from the images to the bundle in models/; how long: models/training/README.md.
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train $(MODEL)
 	@if grep -q '^folds = ' models/training/recipes/$(MODEL).toml; then \

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.measure.conformal import rank
 from models.training.acquisition import CUT
 from models.training.recipe import Recipe
 from models.training.report import ENDPOINTS
@@ -212,9 +213,18 @@ def _intervals(results: dict[str, Any]) -> str:
 Split-conformal at {100 * COVERAGE:.0f} %, from the {results["conformal_images"]} shown images of the conformal split, by size where
 there were enough. Images of one subject count one by one. They hold for pictures like these on average: not for each
 scanner by itself. The last two columns are of the test split: the share inside with its exact binomial 95 %
-interval, and the median width of the whole interval.
+interval, and the median width of the whole interval.{_widest(results["conformal_images"])}
 
 {table(("measurement", "half-width", "inside on test", "95 %", "median width"), rows)}"""
+
+
+def _widest(images: int) -> str:
+    """Why a few images make an interval wide, where it is the largest error that makes it."""
+    if rank(images, COVERAGE) < images:
+        return ""
+    return f""" With {images} images a width is
+the largest of their errors: one picture sets it, and one whose outline is far off, as of a lung that disease hides, makes
+every interval of that measurement as wide. It says how little is known, not how large errors usually are."""
 
 
 def _width(band: dict[str, float], last: bool) -> str:

@@ -1,7 +1,7 @@
 """Trains a model by its recipe: `python -m models.training.train fetal_head --out DIR`.
 
-A CPU core or two and less than an hour are enough; a GPU is used where there is one. Stops and resumes at any
-`EVERY`-th batch from DIR/checkpoint.pt; the weights that ship are the moving average, in DIR/weights.pt.
+A GPU is used where there is one; a CPU core or two are enough. Stops and resumes at any `EVERY`-th batch
+from DIR/checkpoint.pt; the weights that ship are the moving average, in DIR/weights.pt.
 """
 
 from __future__ import annotations

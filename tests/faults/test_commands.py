@@ -143,7 +143,7 @@ class Ear:
             if event.topic != self.place.topics.state:
                 return None
             state = decode_state(event.payload)
-            return state if state.session not in (None, session_other_than) else None
+            return state if state.state == "online" and state.session != session_other_than else None
 
         heard: DeviceState = self.until(online)
         return heard

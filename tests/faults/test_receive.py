@@ -31,6 +31,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+@pytest.mark.slow
 @pytest.mark.broker
 def test_a_limit_is_kept_exactly_and_the_rest_stays_on_the_device(
     state: Path, tmp_path: Path, broker: Mosquitto

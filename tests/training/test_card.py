@@ -117,3 +117,10 @@ def test_the_plots_are_pictures_of_the_size_they_should_have() -> None:
         picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape == (round(HIGH * DPI), round(WIDE * DPI), 3)
         assert picture.std() > 5
+
+
+def test_an_interval_that_one_picture_sets_says_so(made: tuple[Recipe, Any]) -> None:
+    recipe, results = made
+    few, many = (card_of(recipe, {**results, "conformal_images": count}) for count in (18, 40))
+    assert "With 18 images a width is\nthe largest of their errors" in few
+    assert "the largest of their errors" not in many
