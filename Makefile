@@ -71,6 +71,7 @@ mosquitto postgresql:
 
 schema: $(VENV)/.test
 	$(BIN)/python -c "import sys; from edge_runtime.records import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
+	$(BIN)/python -c "import sys; from edge_runtime.sync.asyncapi import document; sys.stdout.buffer.write(document())" > docs/asyncapi.json
 
 clean:
 	rm -rf $(VENV) build dist edge-runtime-demo

@@ -194,10 +194,19 @@ def run(as_json: bool, **flags: Any) -> None:
         _fail_with(report.problems)
 
 
-@app.command(epilog=example("edge-runtime uplink --state state --broker mqtt://127.0.0.1:1883 --once"))
+@app.command(
+    epilog=example(
+        "edge-runtime uplink --state state --broker mqtt://127.0.0.1:1883 --once\n"
+        "edge-runtime uplink --state state --explain"
+    )
+)
 @state_option
 @config_option
-@click.option("--broker", required=True, metavar="mqtt[s]://HOST:PORT")
+@click.option("--broker", default=None, metavar="mqtt[s]://HOST:PORT")
+@click.option(
+    "--explain", is_flag=True, help="Show what would be sent, and what would not; no broker is needed."
+)
+@click.option("--limit", type=int, default=10, show_default=True, help="With --explain: records shown.")
 @click.option(
     "--ca", type=FILE, default=None, help="PEM of the authority that signed the broker's certificate."
 )
@@ -234,8 +243,9 @@ def run(as_json: bool, **flags: Any) -> None:
     help="PEM of the public keys whose commands this device does; without it every one is refused.",
 )
 @as_json
-def uplink(as_json: bool, **flags: Any) -> None:
+def uplink(as_json: bool, explain: bool, limit: int, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
+    from edge_runtime.commands import explain as shown
     from edge_runtime.commands import state
     from edge_runtime.commands import uplink as command
     from edge_runtime.config import read_config
@@ -243,6 +253,12 @@ def uplink(as_json: bool, **flags: Any) -> None:
     flags["state"] = flags["state"] or state.default_state()
     config = read_config(flags.pop("config"), flags["state"])
     place = config.site
+    if explain:
+        told = shown.run(flags["state"], site=place, limit=limit)
+        show(told, as_json, shown.lines(told))
+        return
+    if flags["broker"] is None:
+        raise ConfigError("uplink: want --broker mqtt[s]://HOST:PORT, or --explain; see --help")
     notice = _quiet if flags["once"] and not sys.stderr.isatty() else _say
     report = command.run(
         **flags, tenant=place.tenant, site=place.site, journal=config.journal, on_notice=notice

@@ -61,6 +61,13 @@ def packet_bytes(message: Message) -> int:
     return 32 + len(message.topic) + len(message.content_type) + properties + answered + len(message.payload)
 
 
+def exact_bytes(message: Message, alias: int = 0) -> int:
+    """The length of its PUBLISH; with an alias, of one whose topic the broker knows by that number."""
+    topic = 0 if alias else len(message.topic)
+    rest = 2 + topic + 2 + len(Packed(message, alias)) + len(message.payload)
+    return 1 + len(_length(rest)) + rest
+
+
 @lru_cache(maxsize=64)
 def _content_type(text: str) -> bytes:
     return bytes([_CONTENT_TYPE]) + _text(text)

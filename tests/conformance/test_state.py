@@ -1,0 +1,93 @@
+"""The retained state of a device (docs/wire.md)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from edge_runtime.sync.link import Broker
+from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from tests.builders import finding
+from tests.conformance.conftest import Conversation, Place
+from tests.conformance.ear import Ear, Heard
+from tests.faults.processes import kill, start_uplink, until
+from tests.house.test_asyncapi import payload_of
+
+pytestmark = [pytest.mark.broker]
+
+
+def states(heard: list[Heard], **said: Any) -> list[Any]:
+    """The state messages that say this much, in order."""
+    bodies = [one.body for one in heard if one.kind == "state"]
+    return [body for body in bodies if all(body[key] == value for key, value in said.items())]
+
+
+def test_er_state_1_the_state_is_retained_and_said_again_when_it_changes(
+    conversation: Conversation, place: Place
+) -> None:
+    said = [one for one in conversation.heard if one.kind == "state"]
+    assert all(one.retain for one in said)
+    for one in said:
+        payload_of("state").validate(one.body)
+    with place.device.uplink(place.broker.url):
+        with Ear(place.broker.port) as ear:  # who comes later hears it all the same
+            ear.until(lambda heard: states(heard, state="online", link="online"))
+        place.device.ask(place.broker.url, "set_profile", profile="slow")
+        with Ear(place.broker.port) as ear:
+            ear.until(lambda heard: states(heard, link="slow"))
+
+
+def test_er_state_2_a_clean_stop_says_stopped_and_a_lost_device_is_said_to_be_lost(place: Place) -> None:
+    with Ear(place.broker.port) as ear:
+        with place.device.uplink(place.broker.url):
+            ear.until(lambda heard: states(heard, state="online"))
+        ear.until(lambda heard: states(heard, state="offline", why="stopped"))
+        process = start_uplink(place.device.state, place.broker.url)
+        try:
+            ear.until(lambda heard: len(states(heard, state="online")) >= 2)
+        finally:
+            kill(process)
+        ear.until(lambda heard: states(heard, state="offline", why="lost"))
+    with Ear(place.broker.port) as ear:
+        last = ear.until(states)[-1]
+    assert (last["why"], last["at"], last["clock"]) == (
+        "lost",
+        None,
+        None,
+    )  # it was written before it was true
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place: Place) -> None:
+    place.device.add(finding)
+    place.device.add(finding)
+    stop = threading.Event()
+    uplink = Uplink(place.device.state, UplinkSettings(Broker.parse(place.broker.url)), stop)
+    uplink._ledger.alerts.sound("disk_full", f"{place.device.state} has no room")
+    thread = threading.Thread(target=uplink.run)
+    with Ear(place.broker.port) as ear:
+        thread.start()
+        try:
+            said = ear.until(lambda heard: states(heard, state="online"))[0]
+        finally:
+            stop.set()
+            thread.join(10)
+    assert (said["epoch"], said["pending"], said["link"]) == (place.device.epoch, 2, "online")
+    (alert,) = (each for each in said["alerts"] if each["code"] == "disk_full")
+    assert alert["text"] == "<path> has no room"
+    assert str(place.folder) not in str(said)
+
+
+def test_er_state_4_each_connection_has_a_session_of_its_own(place: Place) -> None:
+    with Ear(place.broker.port) as ear:
+        for count in (1, 2, 3):
+            with place.device.uplink(place.broker.url):
+                ear.until(lambda heard, count=count: len(_sessions(heard)) == count)
+    until(lambda: len(_sessions(ear.heard)) == 3)
+
+
+def _sessions(heard: list[Heard]) -> set[str]:
+    return {body["session"] for body in states(heard, state="online")}
