@@ -6,6 +6,7 @@
 bare      paho alone: the same payloads from memory, QoS 1, as many in flight as the broker takes, nothing kept
 drain     a full outbox is emptied, PUBACK counting as delivered (`--ack puback`)
 live      another process commits findings, one or ten in a transaction, each synced to the disk, while they are sent
+journal   the same commits with nobody sending: the bound that this disk sets (TMPDIR=/dev/shm: no disk at all)
 at rest   the share of one core at 25 findings a second, with receipts: journal and uplink together
 slow      a day of 200 findings over 9.6 kbit/s with receipts, and how many bytes a finding and its mask take
 
@@ -161,12 +162,15 @@ def producing(state: Path, rows: int, a_batch: int, a_second: float = 0) -> list
 
 
 def ratios(folder: Path, rounds: int, rows: int) -> dict[str, Any]:
-    spent: dict[str, list[float]] = {"bare": [], "drain": [], "live_1": [], "live_10": []}
+    names = ("bare", "drain", "live_1", "live_10", "journal_1", "journal_10")
+    spent: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         spent["bare"].append(bare(folder, rows))
         spent["drain"].append(drain(folder / f"drain{number}", rows))
         spent["live_10"].append(live(folder / f"live10-{number}", rows, 10))
         spent["live_1"].append(live(folder / f"live1-{number}", rows // 2, 1))
+        spent["journal_1"].append(journal_alone(folder / f"alone1-{number}", rows // 4, 1))
+        spent["journal_10"].append(journal_alone(folder / f"alone10-{number}", rows, 10))
         print({name: round(rates[-1]) for name, rates in spent.items()}, file=sys.stderr, flush=True)
     rate = {name: median(rates) for name, rates in spent.items()}
     return {
@@ -215,6 +219,13 @@ def drain(state: Path, rows: int) -> float:
     spent = time.perf_counter() - began
     assert report.delivered == rows, report
     return rows / spent
+
+
+def journal_alone(state: Path, rows: int, a_batch: int) -> float:
+    """Commits a second with no uplink beside them: what `live` cannot be faster than, and this disk's doing."""
+    began = time.perf_counter()
+    produce(state, rows, a_batch, 0)
+    return rows / (time.perf_counter() - began)
 
 
 def live(state: Path, rows: int, a_batch: int) -> float:

@@ -61,10 +61,10 @@ def topics(device: str) -> DeviceTopics:
     return DeviceTopics(Site().tenant, Site().site, device)
 
 
-def forged(setting: Setting, epoch: str | None = None, last: int = 50) -> Message:
+def forged(setting: Setting, sender: str | None = None, last: int = 50) -> Message:
     """A receipt for everything that a device has, made by somebody who knows its epoch."""
     stats = outbox.stats(setting.state)
-    receipt = Receipt(epoch=epoch or stats.epoch, status="stored", ranges=((1, last),))
+    receipt = Receipt(epoch=stats.epoch, sender=sender, status="stored", ranges=((1, last),))
     return Message(topics(stats.device_id).receipts, encode_receipt(receipt), RECEIPT_CONTENT_TYPE)
 
 
@@ -90,13 +90,31 @@ def test_the_documented_access_list_stops_forged_receipts(tmp_path: Path, guarde
             setting.check()
 
 
+def overheard(broker: Mosquitto) -> str:
+    """The word that a device's receipts must say back, by somebody who may listen to what it sends."""
+    with listening(broker.url, "er/v1/+/+/+/evt/#", "dev-nosy") as heard:
+        until(lambda: bool(heard))
+        return dict(heard[0].properties)["sender"]
+
+
 def test_without_an_access_list_a_forged_receipt_does_harm(tmp_path: Path, broker: Mosquitto) -> None:
-    """The test above would notice: the same message is believed where anybody may publish it."""
+    """The test above would notice: the same message is believed where anybody may listen and publish."""
     setting = Setting(tmp_path, 50)
     with sending(setting.state, broker.url) as said:
         until(lambda: said_so(said, "no consumer"))
-        assert say(broker.url, forged(setting), "dev-evil") < NOT_AUTHORIZED
+        assert say(broker.url, forged(setting, overheard(broker)), "dev-evil") < NOT_AUTHORIZED
         until(lambda: outbox.stats(setting.state).pending < 50)
+
+
+def test_a_receipt_without_the_senders_own_word_moves_no_row(tmp_path: Path, broker: Mosquitto) -> None:
+    setting = Setting(tmp_path, 50)
+    with sending(setting.state, broker.url) as said:
+        until(lambda: said_so(said, "no consumer"))
+        for word in (None, "", "0badcafe"):
+            assert say(broker.url, forged(setting, word)) == 0
+        assert say(broker.url, forged(setting, overheard(broker), last=1)) == 0  # and one that counts behind them
+        until(lambda: outbox.stats(setting.state).pending < 50)
+        assert outbox.stats(setting.state).pending == 49
 
 
 @pytest.mark.slow
@@ -160,10 +178,11 @@ def test_receipts_that_make_no_sense_move_no_row(tmp_path: Path, broker: Mosquit
     topic, epoch = forged(setting).topic, outbox.stats(setting.state).epoch
     with sending(setting.state, broker.url) as said:
         until(lambda: said_so(said, "no consumer"))
+        word = overheard(broker)
         for last, nonsense in enumerate(NONSENSE.values(), 1):
             assert say(broker.url, Message(topic, nonsense.replace(b"EPOCH", epoch.encode()))) == 0
             assert (
-                say(broker.url, forged(setting, last=last)) == 0
+                say(broker.url, forged(setting, word, last=last)) == 0
             )  # a good one behind it: it was not the end
             until(lambda last=last: outbox.stats(setting.state).pending < 51 - last)
             assert outbox.stats(setting.state).pending == 50 - last
