@@ -36,13 +36,13 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.link.publishing import Packed
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.publishing import Packed
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.parcels import parcel
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Finding
 

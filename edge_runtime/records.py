@@ -73,7 +73,7 @@ class Audit(SideRecord, frozen=True):
 
     command: str | None
     outcome: Literal["done", "refused", "failed"]
-    code: str  # why, of a closed list (`sync/command.py`)
+    code: str  # why, of a closed list (`sync/commands/command.py`)
     key_id: str | None  # of the key that signed it
     nonce: str | None
     times: Annotated[int, msgspec.Meta(ge=1)] = 1  # how many such, when a flood of them was counted together

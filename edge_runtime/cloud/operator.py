@@ -17,8 +17,7 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.broker import Broker
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.command import (
     COMMAND_CONTENT_TYPE,
     MOST_BYTES,
     SIGNATURE_PROPERTY,
@@ -29,10 +28,11 @@ from edge_runtime.sync.command import (
     decode_answer,
     encode_command,
 )
-from edge_runtime.sync.link import Acked, Event, Link, Message, Received, Settings
-from edge_runtime.sync.reason_codes import NO_SUBSCRIBERS
-from edge_runtime.sync.signing import Signer
-from edge_runtime.sync.tls import Tls
+from edge_runtime.sync.commands.signing import Signer
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.link import Acked, Event, Link, Message, Received, Settings
+from edge_runtime.sync.link.reason_codes import NO_SUBSCRIBERS
+from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import DeviceState, decode_state
 

@@ -12,10 +12,10 @@ from edge_runtime.cloud.operator import Operator
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.config import Site
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.broker import Broker
-from edge_runtime.sync.command import COMMAND_NAMES, Answer
-from edge_runtime.sync.signing import Signer, new_key
-from edge_runtime.sync.tls import Tls
+from edge_runtime.sync.commands.command import COMMAND_NAMES, Answer
+from edge_runtime.sync.commands.signing import Signer, new_key
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.topics import DeviceTopics
 
 HERE = Site()

@@ -27,7 +27,7 @@ from edge_runtime.infer.backends.cuda import open_device, probe
 from edge_runtime.infer.backends.table import choose_backend
 from edge_runtime.infer.backends.tensorrt import import_tensorrt
 from edge_runtime.infer.model import load_model, shipped_models
-from edge_runtime.sync.link_file import read_link
+from edge_runtime.sync.link.link_file import read_link
 
 NEEDED = (
     "numpy",

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_runtime.config import Site
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.explain import Explained, Explanation, explain
+from edge_runtime.sync.uplink.explain import Explained, Explanation, explain
 
 
 def run(state: Path, *, site: Site, limit: int = 10) -> Explanation:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_runtime.sync.link_file import LinkRecord, read_link
+from edge_runtime.sync.link.link_file import LinkRecord, read_link
 from edge_runtime.sync.masks import as_reported
 from edge_runtime.sync.outbox import Outbox, OutboxStats, Which
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.command import (
     ANSWER_CONTENT_TYPE,
     ARGUMENTS,
     COMMAND_CONTENT_TYPE,
@@ -18,8 +18,8 @@ from edge_runtime.sync.command import (
     Answer,
     Command,
 )
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.packing import KNOWN
-from edge_runtime.sync.publishing import Message
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics
 from edge_runtime.sync.wire import CONTENT_TYPE, RECEIPT_CONTENT_TYPE, SENT, DeviceState, Receipt
 from edge_runtime.types import SCHEMA_VERSION

@@ -8,7 +8,7 @@ from edge_runtime.records import RecordKind
 
 
 class Lane(IntEnum):
-    """The smaller, the sooner; a lane that waits still gets its share (`sync/flight.py`)."""
+    """The smaller, the sooner; a lane that waits still gets its share (`sync/uplink/flight.py`)."""
 
     URGENT = 0  # a finding that a person marked
     FINDING = 1  # findings, exam events, gaps, audits: never removed before they are delivered

@@ -10,7 +10,7 @@ import pytest
 from edge_runtime.cloud.judging import judge, poisoned, receipts_for
 from edge_runtime.codes import Clock
 from edge_runtime.sync.journal import Stamp
-from edge_runtime.sync.link import Received
+from edge_runtime.sync.link.link import Received
 from edge_runtime.sync.packing import ENCODING, pack
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, outgoing

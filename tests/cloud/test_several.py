@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.cloud.store import open_store
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkReport, UplinkSettings
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkReport, UplinkSettings
 from tests.brokers import Mosquitto
 from tests.builders import report
 from tests.cloud.conftest import ROW, Reader

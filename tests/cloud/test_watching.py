@@ -18,7 +18,7 @@ from edge_runtime.cloud.http import address, serving
 from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.link import Broker, Link, Message, Settings
+from edge_runtime.sync.link.link import Broker, Link, Message, Settings
 from edge_runtime.sync.wire import CONTENT_TYPE
 from tests.brokers import Mosquitto
 from tests.cloud.test_judging import TOPICS, message

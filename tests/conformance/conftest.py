@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_runtime.commands import mark
-from edge_runtime.sync.command import Answer
+from edge_runtime.sync.commands.command import Answer
 from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.masks import add_finding
 from tests.brokers import MOSQUITTO, Mosquitto

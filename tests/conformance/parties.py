@@ -12,15 +12,15 @@ from typing import Any
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.operator import Operator
 from edge_runtime.cloud.store import Store, open_store
-from edge_runtime.sync.command import Answer
-from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.commands.command import Answer
+from edge_runtime.sync.commands.signing import Signer, new_key
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker
+from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxStats
-from edge_runtime.sync.signing import Signer, new_key
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.types import Record, encode
 from tests.builders import event, finding, telemetry
 from tests.patience import within

@@ -11,10 +11,10 @@ import pytest
 
 from edge_runtime.codes import Clock
 from edge_runtime.records import Audit
-from edge_runtime.sync.authority import Authority
-from edge_runtime.sync.command import COMMAND_NAMES, Refused
+from edge_runtime.sync.commands.authority import Authority
+from edge_runtime.sync.commands.command import COMMAND_NAMES, Refused
+from edge_runtime.sync.commands.signing import Signer, new_key
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.signing import Signer, new_key
 from tests.builders import finding
 from tests.conformance.conftest import Conversation, Place
 from tests.conformance.ear import Ear, Heard, records

@@ -13,15 +13,15 @@ import pytest
 
 from edge_runtime.commands import mark
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.lanes import Lane, lane_of
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.link_state import LinkMachine, Patience
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.link.link_state import LinkMachine, Patience
+from edge_runtime.sync.link.reason_codes import Trouble
+from edge_runtime.sync.link.speed import SLOW
 from edge_runtime.sync.packing import MAX_BYTES, unpack
-from edge_runtime.sync.reason_codes import Trouble
-from edge_runtime.sync.speed import SLOW
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics, parse_event
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import finding, report
 from tests.conformance.conftest import Conversation, Place

@@ -15,7 +15,7 @@ from edge_runtime.cloud.judging import judge, receipts_for
 from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.link import Received
+from edge_runtime.sync.link.link import Received
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt, encode_receipt
 from edge_runtime.types import encode

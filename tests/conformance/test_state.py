@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import finding
 from tests.conformance.conftest import Conversation, Place
 from tests.conformance.ear import Ear, Heard

@@ -17,11 +17,11 @@ from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.cloud.store import Store
 from edge_runtime.commands import outbox
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.ledger import UplinkReport
-from edge_runtime.sync.link import Acked, Broker, Link, Message, Received, Settings, Tls
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.link.link import Acked, Broker, Link, Message, Received, Settings, Tls
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.ledger import UplinkReport
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import report
 from tests.faults.processes import stored, until
 from tests.patience import within

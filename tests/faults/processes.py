@@ -15,9 +15,9 @@ _UPLINK = """
 import sys
 from pathlib import Path
 from edge_runtime.commands.stopping import stop_on_signals
-from edge_runtime.sync.flight import Pace
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 pace = Pace(receipt_timeout_s=1.0, probe_s=0.2)  # else each test waits its five seconds
 with stop_on_signals() as stop:
     Uplink(Path(sys.argv[1]), UplinkSettings(Broker.parse(sys.argv[2]), pace=pace), stop).run()

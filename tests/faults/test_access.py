@@ -13,7 +13,7 @@ import pytest
 from edge_runtime.commands import outbox
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.link import Message, Tls
+from edge_runtime.sync.link.link import Message, Tls
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import RECEIPT_CONTENT_TYPE, Receipt, encode_receipt
 from tests.brokers import Mosquitto, make_authority, sign
@@ -112,7 +112,9 @@ def test_a_receipt_without_the_senders_own_word_moves_no_row(tmp_path: Path, bro
         until(lambda: said_so(said, "no consumer"))
         for word in (None, "", "0badcafe"):
             assert say(broker.url, forged(setting, word)) == 0
-        assert say(broker.url, forged(setting, overheard(broker), last=1)) == 0  # and one that counts behind them
+        assert (
+            say(broker.url, forged(setting, overheard(broker), last=1)) == 0
+        )  # and one that counts behind them
         until(lambda: outbox.stats(setting.state).pending < 50)
         assert outbox.stats(setting.state).pending == 49
 

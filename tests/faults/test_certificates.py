@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands import outbox
-from edge_runtime.sync.link import Tls
+from edge_runtime.sync.link.link import Tls
 from tests.brokers import Mosquitto, make_authority, sign
 from tests.faults.ends import Setting, drain, receiving, said_so, sending
 from tests.faults.processes import until

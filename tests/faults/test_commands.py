@@ -20,13 +20,13 @@ from edge_runtime.cloud.operator import Operator
 from edge_runtime.commands import outbox
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.records import Audit
-from edge_runtime.sync.command import Answer, decode_answer
+from edge_runtime.sync.commands.command import Answer, decode_answer
+from edge_runtime.sync.commands.signing import Signer, new_key
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker, Link, Message, Received, Settings
+from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.signing import Signer, new_key
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import DeviceState, decode_state
 from tests.brokers import Mosquitto
 from tests.builders import report
@@ -363,7 +363,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edge_runtime.commands import uplink
-from edge_runtime.sync.session import Session
+from edge_runtime.sync.uplink.session import Session
 answer = Session._answer
 def killed(self):
     if self._answers:

@@ -17,8 +17,8 @@ import pytest
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto
 from tests.faults.ends import FAST, Setting
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
@@ -162,7 +162,7 @@ def test_a_consumer_that_dies_between_commit_and_receipt_costs_a_second_delivery
 
 _LISTEN = """
 import sys, threading
-from edge_runtime.sync.link import Broker, Link, Settings
+from edge_runtime.sync.link.link import Broker, Link, Settings
 link = Link.open(Settings(Broker.parse(sys.argv[1]), "watcher", subscribe="er/v1/+/+/+/state"), threading.Event())
 while True:
     for message in link.poll(0.1):

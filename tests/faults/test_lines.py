@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime.commands import outbox
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.uplink.flight import Pace
 from tests.brokers import Mosquitto
 from tests.faults.ends import Setting, drain, receiving, said_so, sending
 from tests.faults.processes import stored, until

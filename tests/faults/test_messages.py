@@ -15,10 +15,10 @@ from edge_runtime.commands import outbox
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Message, Received
+from edge_runtime.sync.link.link import Message, Received
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.parcels import parcel
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.parcels import parcel
 from edge_runtime.sync.wire import decode_receipt
 from edge_runtime.types import SCHEMA_VERSION
 from tests.brokers import Mosquitto

@@ -29,7 +29,7 @@ _INSIDE = """
 import json, sys
 from collections import Counter
 from pathlib import Path
-from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.uplink.flight import Pace
 from tests.brokers import Mosquitto
 from tests.faults.ends import Setting, drain, receiving
 from tests.faults.processes import stored

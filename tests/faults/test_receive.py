@@ -15,10 +15,10 @@ from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.commands import outbox, receive
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import report
 from tests.faults.processes import kill, start_uplink, stored

@@ -89,3 +89,20 @@ def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
     folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
     assert {"build", "sync"} <= folders
     assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+# Within sync: what is kept and how it is worded, a connection, what the cloud may ask, and who puts them to work.
+SYNC_ABOVE = {"": ("link", "commands", "uplink"), "link": ("commands", "uplink"), "commands": ("uplink",)}
+
+
+@pytest.mark.parametrize("room", SYNC_ABOVE)
+def test_a_room_of_sync_knows_nothing_of_those_above_it(room: str) -> None:
+    folder = ROOT / "edge_runtime" / "sync" / room
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {above}"
+        for path in folder.glob("*.py")
+        if path.name != "asyncapi.py"  # describes all of them
+        for above in SYNC_ABOVE[room]
+        if f"from edge_runtime.sync.{above}." in path.read_text()
+    ]
+    assert not wrong

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge_runtime.codes import Clock
-from edge_runtime.sync.authority import Arrived, Now
-from edge_runtime.sync.command import SIGNATURE_PROPERTY, Command, encode_command
-from edge_runtime.sync.signing import Signer, TrustedKeys, new_key
+from edge_runtime.sync.commands.authority import Arrived, Now
+from edge_runtime.sync.commands.command import SIGNATURE_PROPERTY, Command, encode_command
+from edge_runtime.sync.commands.signing import Signer, TrustedKeys, new_key
 from edge_runtime.sync.topics import DeviceTopics
 
 TOPICS = DeviceTopics("local", "site", "dev-1")

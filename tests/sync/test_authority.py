@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.codes import Clock
-from edge_runtime.sync.authority import GRACE_S, MOST_NONCES, SESSION_S, Arrived, Authority, name_in
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.authority import GRACE_S, MOST_NONCES, SESSION_S, Arrived, Authority, name_in
+from edge_runtime.sync.commands.command import (
     COMMAND_NAMES,
     MOST_BYTES,
     SIGNATURE_PROPERTY,
@@ -29,7 +29,7 @@ from edge_runtime.sync.command import (
     decode_command,
     encode_command,
 )
-from edge_runtime.sync.signing import NO_KEYS
+from edge_runtime.sync.commands.signing import NO_KEYS
 from edge_runtime.sync.topics import DeviceTopics
 from tests.sync.commands import BEGAN, TOPICS, a_command, arrived, moment, signed, signer, trusted
 

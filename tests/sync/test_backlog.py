@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.sync.backlog import PAGE, TURNS, Backlog, Turns
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
+from edge_runtime.sync.uplink.backlog import PAGE, TURNS, Backlog, Turns
 
 S = 10**9
 

@@ -14,17 +14,17 @@ import pytest
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.records import Audit
-from edge_runtime.sync.audits import Audits
-from edge_runtime.sync.authority import Arrived
-from edge_runtime.sync.command import MOST_CORRELATION_BYTES, Answer, decode_answer
-from edge_runtime.sync.commanded import PROFILE_KEY
-from edge_runtime.sync.commander import Commander
+from edge_runtime.sync.commands.audits import Audits
+from edge_runtime.sync.commands.authority import Arrived
+from edge_runtime.sync.commands.command import MOST_CORRELATION_BYTES, Answer, decode_answer
+from edge_runtime.sync.commands.commanded import PROFILE_KEY
+from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.commands.said import Discretion, Said
 from edge_runtime.sync.database import open_db, read_meta
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.link.publishing import Message
+from edge_runtime.sync.link.speed import LinkChoice
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.publishing import Message
-from edge_runtime.sync.said import Discretion, Said
-from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.state import DirectoryLock
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import Alert, DeviceState

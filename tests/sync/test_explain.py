@@ -13,7 +13,7 @@ from edge_runtime.commands import explain, mark
 from edge_runtime.config import Site
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.records import KIND_OF
-from edge_runtime.sync.explain import left_out
+from edge_runtime.sync.uplink.explain import left_out
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto
 from tests.builders import finding

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edge_runtime.records import RecordKind
-from edge_runtime.sync.flight import FIRST_WINDOW, Flight, Pace
 from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.link.speed import SLOW
 from edge_runtime.sync.outbox import OutboxRow
-from edge_runtime.sync.speed import SLOW
+from edge_runtime.sync.uplink.flight import FIRST_WINDOW, Flight, Pace
 
 S = 10**9
 PACE = Pace(window=5, receipt_timeout_s=5, probe_s=1, probe_max_s=8)

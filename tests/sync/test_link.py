@@ -17,17 +17,17 @@ import pytest
 from edge_runtime.codes import Priority
 from edge_runtime.commands import doctor, outbox, uplink
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.certificates import Certificates
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker, Link, Message, Received, Settings, Tls
-from edge_runtime.sync.link_file import LinkRecord, read_link
-from edge_runtime.sync.link_state import LinkState
+from edge_runtime.sync.link.certificates import Certificates
+from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings, Tls
+from edge_runtime.sync.link.link_file import LinkRecord, read_link
+from edge_runtime.sync.link.link_state import LinkState
+from edge_runtime.sync.link.publishing import Packed, packet_bytes
+from edge_runtime.sync.link.tls import ends_at
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.packing import pack
-from edge_runtime.sync.publishing import Packed, packet_bytes
-from edge_runtime.sync.tls import ends_at
+from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.wire import DeviceState, decode_state, outgoing
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto, make_certificates

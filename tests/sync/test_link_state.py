@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.sync.alerts import Alerts
-from edge_runtime.sync.link_state import TAKEOVERS, LinkMachine, LinkState, Patience
-from edge_runtime.sync.reason_codes import Trouble, Verdict, trouble_of, verdict_of
+from edge_runtime.sync.link.link_state import TAKEOVERS, LinkMachine, LinkState, Patience
+from edge_runtime.sync.link.reason_codes import Trouble, Verdict, trouble_of, verdict_of
+from edge_runtime.sync.uplink.alerts import Alerts
 
 S = 10**9
 PATIENCE = Patience(backoff_s=0.5, backoff_max_s=60, refused_s=60)

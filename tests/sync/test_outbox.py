@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
-from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxRow
+from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
 from edge_runtime.types import encode
 from tests.builders import finding, report

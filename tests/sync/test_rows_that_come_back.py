@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_runtime.sync.backlog import Backlog
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
+from edge_runtime.sync.uplink.backlog import Backlog
 
 S = 10**9
 

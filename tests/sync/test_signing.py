@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.signing import MOST_KEYS, Signer, TrustedKeys, decode_signature, new_key, signed_bytes
+from edge_runtime.sync.commands.signing import (
+    MOST_KEYS,
+    Signer,
+    TrustedKeys,
+    decode_signature,
+    new_key,
+    signed_bytes,
+)
 
 
 def openssl(*arguments: str | Path) -> bytes:

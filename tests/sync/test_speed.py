@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.sync.speed import DWELL_S, NORMAL, SEEN, SLOW, Speed
+from edge_runtime.sync.link.speed import DWELL_S, NORMAL, SEEN, SLOW, Speed
 
 S = 10**9
 

@@ -14,10 +14,10 @@ import pytest
 
 from edge_runtime.commands import outbox, receive, uplink
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
-from edge_runtime.sync.flight import Pace
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link import Broker
-from edge_runtime.sync.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
 from tests.builders import report
 from tests.patience import within

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.link.speed import NORMAL, Profile
 from edge_runtime.sync.outbox import OutboxRow
-from edge_runtime.sync.speed import NORMAL, Profile
 from edge_runtime.sync.wire import SeqRange
 
 _NS = 1_000_000_000

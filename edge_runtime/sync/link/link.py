@@ -18,11 +18,11 @@ from typing import Any
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.broker import Broker
-from edge_runtime.sync.incoming import Received, read_publish
-from edge_runtime.sync.publishing import Message, Packed, packet_bytes
-from edge_runtime.sync.reason_codes import LinkError, Trouble, trouble_of
-from edge_runtime.sync.tls import Tls
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.incoming import Received, read_publish
+from edge_runtime.sync.link.publishing import Message, Packed, packet_bytes
+from edge_runtime.sync.link.reason_codes import LinkError, Trouble, trouble_of
+from edge_runtime.sync.link.tls import Tls
 
 __all__ = [
     "CONNECT_TIMEOUT_S",

@@ -18,25 +18,25 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock
 from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
-from edge_runtime.sync.audits import Audits
-from edge_runtime.sync.certificates import Certificates
-from edge_runtime.sync.commanded import PROFILE_KEY
-from edge_runtime.sync.commander import Commander
-from edge_runtime.sync.device_state import StateMessages, UplinkWays
-from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.commands.audits import Audits
+from edge_runtime.sync.commands.commanded import PROFILE_KEY
+from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.ledger import Ledger, UplinkReport
-from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Settings, Tls
-from edge_runtime.sync.link_file import LinkFile
-from edge_runtime.sync.link_state import LinkMachine, LinkState, Patience
+from edge_runtime.sync.link.certificates import Certificates
+from edge_runtime.sync.link.link import CONNECT_TIMEOUT_S, Broker, Link, Settings, Tls
+from edge_runtime.sync.link.link_file import LinkFile
+from edge_runtime.sync.link.link_state import LinkMachine, LinkState, Patience
+from edge_runtime.sync.link.reason_codes import LinkError, Trouble
+from edge_runtime.sync.link.speed import LinkChoice, Speed
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.reason_codes import LinkError, Trouble
-from edge_runtime.sync.said import Discretion, Said
-from edge_runtime.sync.session import Proof, Session
-from edge_runtime.sync.signing import NO_KEYS, TrustedKeys
-from edge_runtime.sync.speed import LinkChoice, Speed
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.device_state import StateMessages, UplinkWays
+from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.ledger import Ledger, UplinkReport
+from edge_runtime.sync.uplink.session import Proof, Session
 
 LONGEST_S = 1e9  # thirty years
 MOST_RECEIVED = 128 * 2**10  # a receipt of 1000 ranges has 40 kB, a command 4

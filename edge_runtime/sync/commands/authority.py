@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from edge_runtime.codes import Clock
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.command import (
     COMMAND_NAMES,
     MOST_BYTES,
     MOST_CORRELATION_BYTES,
@@ -23,7 +23,7 @@ from edge_runtime.sync.command import (
     arguments_of,
     decode_command,
 )
-from edge_runtime.sync.signing import NO_KEYS, TrustedKeys, decode_signature
+from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys, decode_signature
 from edge_runtime.sync.topics import DeviceTopics
 
 SESSION_S = 3600.0  # then a new one begins: a command that is held back on its way grows no older

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from edge_runtime.sync.command import MOST_LOG_LINES
+from edge_runtime.sync.commands.command import MOST_LOG_LINES
 from edge_runtime.sync.wire import one_line
 
 _PATH = re.compile(r"(?<![\w:/.])~?/[^\s'\",;:()]*")  # a home directory is a name; `mqtt://host` is none

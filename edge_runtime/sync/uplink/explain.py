@@ -16,18 +16,18 @@ import msgspec
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind
-from edge_runtime.sync.device_state import StateMessages
+from edge_runtime.sync.commands.said import Discretion
 from edge_runtime.sync.lanes import Lane
-from edge_runtime.sync.ledger import Ledger
-from edge_runtime.sync.link_state import LinkMachine, Patience
+from edge_runtime.sync.link.link_state import LinkMachine, Patience
+from edge_runtime.sync.link.publishing import Message, exact_bytes
+from edge_runtime.sync.link.speed import Speed
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.packing import unpack
-from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.publishing import Message, exact_bytes
-from edge_runtime.sync.said import Discretion
-from edge_runtime.sync.speed import Speed
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.device_state import StateMessages
+from edge_runtime.sync.uplink.ledger import Ledger
+from edge_runtime.sync.uplink.parcels import parcel
 
 PAGE = 100
 WHY = {

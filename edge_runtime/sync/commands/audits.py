@@ -14,7 +14,7 @@ from typing import Any
 from edge_runtime import clock
 from edge_runtime.records import Audit
 from edge_runtime.sync.batch import Batch
-from edge_runtime.sync.command import Code, Command, Outcome
+from edge_runtime.sync.commands.command import Code, Command, Outcome
 from edge_runtime.sync.journal import Journal
 from edge_runtime.types import SCHEMA_VERSION, encode
 

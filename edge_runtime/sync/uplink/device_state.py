@@ -12,12 +12,12 @@ from typing import Literal
 import msgspec
 
 from edge_runtime import __version__, clock
-from edge_runtime.sync.ledger import Ledger
-from edge_runtime.sync.link_state import LinkState
-from edge_runtime.sync.publishing import Message
-from edge_runtime.sync.said import Discretion, Said
-from edge_runtime.sync.speed import LinkChoice
+from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.link.link_state import LinkState
+from edge_runtime.sync.link.publishing import Message
+from edge_runtime.sync.link.speed import LinkChoice
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.ledger import Ledger
 from edge_runtime.sync.wire import DeviceState, encode_state
 
 

@@ -12,18 +12,18 @@ from typing import Literal
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError, UplinkError
-from edge_runtime.sync.authority import Arrived
-from edge_runtime.sync.backlog import Backlog
-from edge_runtime.sync.certificates import Certificates
-from edge_runtime.sync.commander import Commander
-from edge_runtime.sync.flight import Flight, Pace
-from edge_runtime.sync.ledger import Ledger
-from edge_runtime.sync.link import Acked, Event, Link, Message, Received
+from edge_runtime.sync.commands.authority import Arrived
+from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.link.certificates import Certificates
+from edge_runtime.sync.link.link import Acked, Event, Link, Message, Received
+from edge_runtime.sync.link.reason_codes import LinkError, Trouble, Verdict, verdict_of
 from edge_runtime.sync.outbox import Outbox, OutboxRow
-from edge_runtime.sync.parcels import parcel
-from edge_runtime.sync.reason_codes import LinkError, Trouble, Verdict, verdict_of
-from edge_runtime.sync.settling import Settling, hold
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.backlog import Backlog
+from edge_runtime.sync.uplink.flight import Flight, Pace
+from edge_runtime.sync.uplink.ledger import Ledger
+from edge_runtime.sync.uplink.parcels import parcel
+from edge_runtime.sync.uplink.settling import Settling, hold
 from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1

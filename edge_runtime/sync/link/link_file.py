@@ -13,7 +13,7 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.files import json_bytes, write_whole
-from edge_runtime.sync.link_state import LinkState
+from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.wire import Alert
 
 NAME = "link.json"

@@ -3,7 +3,7 @@
     offline      no connection: not begun, stopped, or the line fails and is tried again
     connecting   being made
     online       rows are sent
-    slow         the same, on a line that carries little (see `sync/speed.py`)
+    slow         the same, on a line that carries little (see `sync/link/speed.py`)
     refused_certificate, refused_authorisation
                  a person must mend it. Tried again once a minute, never given up, never without TLS instead
 
@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from edge_runtime.sync.reason_codes import Trouble
+from edge_runtime.sync.link.reason_codes import Trouble
 
 _NS = 1_000_000_000
 TAKEOVERS = (

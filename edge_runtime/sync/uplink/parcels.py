@@ -6,9 +6,9 @@ tells, and the schema, which the body tells.
 
 from __future__ import annotations
 
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.outbox import OutboxRow
 from edge_runtime.sync.packing import ENCODING, pack
-from edge_runtime.sync.publishing import Message
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import CONTENT_TYPE, outgoing
 from edge_runtime.types import SCHEMA_VERSION

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edge_runtime.sync.alerts import Alerts
-from edge_runtime.sync.link_state import LinkMachine
-from edge_runtime.sync.reason_codes import OVER_ONE_MESSAGE, LinkError
-from edge_runtime.sync.speed import Speed
+from edge_runtime.sync.link.link_state import LinkMachine
+from edge_runtime.sync.link.reason_codes import OVER_ONE_MESSAGE, LinkError
+from edge_runtime.sync.link.speed import Speed
+from edge_runtime.sync.uplink.alerts import Alerts
 
 STRIKES = 2  # connections lost over the same unacknowledged row before rows are sent one by one
 ENDINGS = 3  # and, alone, before it is held; the broker's own word that a message was wrong counts at once

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from edge_runtime import clock
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.tls import Tls
+from edge_runtime.sync.link.tls import Tls
 
 SOON_DAYS = 14
 

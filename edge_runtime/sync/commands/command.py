@@ -1,6 +1,6 @@
 """A command from the cloud and its answer, as they cross the wire: the closed list, its arguments, every refusal's code.
 
-    er/v1/{tenant}/{site}/{device}/cmd/{name}    the command; user property `sig`: see `sync/signing.py`
+    er/v1/{tenant}/{site}/{device}/cmd/{name}    the command; user property `sig`: see `sync/commands/signing.py`
     er/v1/{tenant}/{site}/{device}/rsp           the answer, with the command's correlation data
 
 Unlike elsewhere an unknown key is an error here: a constraint that this version does not know must not be passed over.
@@ -17,7 +17,7 @@ import msgspec
 from edge_runtime.codes import Clock
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import Seq
-from edge_runtime.sync.speed import LinkChoice
+from edge_runtime.sync.link.speed import LinkChoice
 
 COMMAND_VERSION = 1
 MOST_BYTES = 4096  # of a command's payload

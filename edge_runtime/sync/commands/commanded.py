@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.command import (
     AcknowledgeAlert,
     Arguments,
     Code,
@@ -21,9 +21,9 @@ from edge_runtime.sync.command import (
     SendState,
     SetProfile,
 )
+from edge_runtime.sync.commands.said import Said
+from edge_runtime.sync.link.speed import LinkChoice
 from edge_runtime.sync.outbox import Change, Kept
-from edge_runtime.sync.said import Said
-from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.wire import DeviceState, SeqRange, ranges_of
 
 PROFILE_KEY = "link_profile"  # in the database's table of facts

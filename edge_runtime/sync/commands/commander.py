@@ -15,9 +15,9 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import EdgeError
 from edge_runtime.records import Audit
-from edge_runtime.sync.audits import Audits, Word, add_audit
-from edge_runtime.sync.authority import Arrived, Authority, Now, name_in
-from edge_runtime.sync.command import (
+from edge_runtime.sync.commands.audits import Audits, Word, add_audit
+from edge_runtime.sync.commands.authority import Arrived, Authority, Now, name_in
+from edge_runtime.sync.commands.command import (
     ANSWER_CONTENT_TYPE,
     MOST_ANSWER_BYTES,
     Answer,
@@ -27,10 +27,10 @@ from edge_runtime.sync.command import (
     Refused,
     encode_answer,
 )
-from edge_runtime.sync.commanded import Deed, Failed, Records, Ways, do
-from edge_runtime.sync.flood import Bucket, Budget
-from edge_runtime.sync.publishing import Message
-from edge_runtime.sync.signing import TrustedKeys
+from edge_runtime.sync.commands.commanded import Deed, Failed, Records, Ways, do
+from edge_runtime.sync.commands.flood import Bucket, Budget
+from edge_runtime.sync.commands.signing import TrustedKeys
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.topics import DeviceTopics
 
 ANSWER_EXPIRY_S = 300
