@@ -112,7 +112,9 @@ def test_a_receipt_without_the_senders_own_word_moves_no_row(tmp_path: Path, bro
         until(lambda: said_so(said, "no consumer"))
         for word in (None, "", "0badcafe"):
             assert say(broker.url, forged(setting, word)) == 0
-        assert say(broker.url, forged(setting, overheard(broker), last=1)) == 0  # and one that counts behind them
+        assert (
+            say(broker.url, forged(setting, overheard(broker), last=1)) == 0
+        )  # and one that counts behind them
         until(lambda: outbox.stats(setting.state).pending < 50)
         assert outbox.stats(setting.state).pending == 49
 
