@@ -24,7 +24,7 @@ picture: $(VENV)/.demo
 test: $(VENV)/.test mosquitto
 	$(PYTEST) -m "not slow and not train"
 
-test-all: $(VENV)/.test mosquitto
+test-all: $(VENV)/.test mosquitto postgresql
 	$(PYTEST) -m "not train"
 
 check: $(VENV)/.test
@@ -60,16 +60,17 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.train: $(VENV)/.%: pyproject.toml | $(VENV)
 	$(PIP) install -e '.[$*]'
 	@touch $@
 
-# The real broker, from the system's packages where that is allowed; tests that need it say so when it is missing.
-.PHONY: mosquitto
-mosquitto:
-	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || { \
+# The real broker and the real database, from the system's packages where that is allowed; tests that need one say so
+# when it is missing.
+.PHONY: mosquitto postgresql
+mosquitto postgresql:
+	@command -v $@ >/dev/null || test -x /usr/sbin/$@ || ls /usr/lib/$@/*/bin/initdb >/dev/null 2>&1 || { \
 		command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
-		&& apt-get update -qq >/dev/null && apt-get install -y -qq mosquitto >/dev/null; } \
-		|| echo "mosquitto is not installed: the tests of the link are skipped"
+		&& apt-get update -qq >/dev/null && apt-get install -y -qq $@ >/dev/null; } \
+		|| echo "$@ is not installed: its tests are skipped"
 
 schema: $(VENV)/.test
-	$(BIN)/python -c "import sys; from edge_runtime.types import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
+	$(BIN)/python -c "import sys; from edge_runtime.records import json_schema; sys.stdout.buffer.write(json_schema())" > docs/finding.schema.json
 
 clean:
 	rm -rf $(VENV) build dist edge-runtime-demo

@@ -86,7 +86,10 @@ state_option = click.option(
     "--state", type=FOLDER, default=None, help="State directory (default: this user's)."
 )
 which_option = click.option(
-    "--which", type=click.Choice(["pending", "delivered", "dead", "all"]), default="all", show_default=True
+    "--which",
+    type=click.Choice(["pending", "delivered", "dead", "held", "all"]),
+    default="all",
+    show_default=True,
 )
 config_option = click.option(
     "--config", type=FILE, default=None, help="TOML settings (default: config.toml in --state)."
@@ -209,6 +212,27 @@ def run(as_json: bool, **flags: Any) -> None:
     show_default=True,
     help="With --once: give up after this.",
 )
+@click.option(
+    "--link",
+    type=click.Choice(["auto", "normal", "slow"]),
+    default="auto",
+    show_default=True,
+    help="How the line is treated: slow is packed and a few rows at a time; auto measures.",
+)
+@click.option(
+    "--ack",
+    type=click.Choice(["receipt", "puback"]),
+    default="receipt",
+    show_default=True,
+    help="What counts as delivered. puback: the broker's word, weaker: what a broker loses is lost.",
+)
+@click.option(
+    "--command-keys",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE|DIR",
+    help="PEM of the public keys whose commands this device does; without it every one is refused.",
+)
 @as_json
 def uplink(as_json: bool, **flags: Any) -> None:
     """Deliver findings to the cloud; a finding is done when the cloud's receipt says it is stored."""
@@ -217,12 +241,55 @@ def uplink(as_json: bool, **flags: Any) -> None:
     from edge_runtime.config import read_config
 
     flags["state"] = flags["state"] or state.default_state()
-    place = read_config(flags.pop("config"), flags["state"]).site
+    config = read_config(flags.pop("config"), flags["state"])
+    place = config.site
     notice = _quiet if flags["once"] and not sys.stderr.isatty() else _say
-    report = command.run(**flags, tenant=place.tenant, site=place.site, on_notice=notice)
+    report = command.run(
+        **flags, tenant=place.tenant, site=place.site, journal=config.journal, on_notice=notice
+    )
     show(report, as_json, command.lines(report))
     if flags["once"] and report.remaining:
         _fail(f"uplink: stopped with {report.remaining} rows in the outbox", 1)
+
+
+@app.command(
+    epilog=example(
+        "edge-runtime command --new-key operator.pem\n"
+        "edge-runtime command dev-d71ae590 send_state --broker mqtt://127.0.0.1:1883 --key operator.pem"
+    )
+)
+@click.argument("device", required=False)
+@click.argument("name", required=False)
+@click.option("--args", default="{}", metavar="JSON", help="The command's arguments (docs/wire.md).")
+@click.option("--broker", default=None, metavar="mqtt[s]://HOST:PORT")
+@click.option("--key", type=FILE, default=None, help="PEM of the Ed25519 key that signs.")
+@click.option("--tenant", default="local", show_default=True)
+@click.option("--site", default="site", show_default=True)
+@click.option("--ca", type=FILE, default=None)
+@click.option("--cert", type=FILE, default=None, help="PEM of this operator's TLS certificate.")
+@click.option("--cert-key", type=FILE, default=None, help="PEM of that certificate's key.")
+@click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True)
+@click.option(
+    "--new-key", type=FILE, default=None, metavar="FILE", help="Makes a key to sign with, and nothing else."
+)
+@as_json
+def command(as_json: bool, new_key: Path | None, **flags: Any) -> None:
+    """Have a device send its state or log, send records again, or change its ways: signed, answered, audited there."""
+    from edge_runtime.commands import command as job
+
+    if new_key is not None:
+        made = job.make_key(new_key)
+        show(made, as_json, job.key_lines(made))
+        return
+    missing = [what for what in ("device", "name", "broker", "key") if flags[what] is None]
+    if missing:
+        raise ConfigError(
+            f"command: want DEVICE NAME --broker URL --key FILE, without {', '.join(missing)}; see --help"
+        )
+    answer = job.run(**flags)
+    show(answer, as_json, job.lines(answer))
+    if answer.outcome != "done":
+        _fail(f"command {flags['name']}: {answer.outcome} ({answer.code}): {answer.text}", 1)
 
 
 @app.command(epilog=example("edge-runtime receive --broker mqtt://127.0.0.1:1883 --store sqlite:///cloud.db"))
@@ -240,6 +307,7 @@ def uplink(as_json: bool, **flags: Any) -> None:
     metavar="S",
     help="Stop after this long without one.",
 )
+@click.option("--http", default=None, metavar="HOST:PORT", help="Answer /metrics and /healthz there.")
 @as_json
 def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""
@@ -247,6 +315,20 @@ def receive(as_json: bool, **flags: Any) -> None:
 
     ends_by_itself = flags["limit"] is not None or flags["idle_exit_s"] is not None
     report = command.run(**flags, on_notice=_quiet if ends_by_itself and not sys.stderr.isatty() else _say)
+    show(report, as_json, command.lines(report))
+
+
+@app.command(epilog=example("edge-runtime mark last --urgent --state state"))
+@click.argument("finding", metavar="FINDING")
+@click.option("--urgent", is_flag=True, required=True, help="It cannot wait: send it before all else.")
+@state_option
+@as_json
+def mark(finding: str, urgent: bool, state: Path | None, as_json: bool) -> None:
+    """A person's mark on a finding, by its id or `last`."""
+    from edge_runtime.commands import mark as command
+    from edge_runtime.commands.state import default_state
+
+    report = command.run(finding=finding, state=state or default_state())
     show(report, as_json, command.lines(report))
 
 

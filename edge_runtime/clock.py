@@ -15,9 +15,14 @@ monotonic_ns = time.monotonic_ns
 sleep_s = time.sleep
 
 
+def utc() -> datetime:
+    """Processing time in UTC. Its quality is `clock_quality`'s to say."""
+    return datetime.now(timezone.utc)
+
+
 def utc_now() -> str:
-    """Processing time in UTC, ISO 8601 with milliseconds. Its quality is `clock_quality`'s to say."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The same as text, ISO 8601 with milliseconds."""
+    return utc().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock_quality() -> Clock:
@@ -38,11 +43,11 @@ def uuid7() -> str:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """An id of this boot of the machine: monotonic times compare only within one."""
+    """An id of this boot of the machine, 12 hex digits: monotonic times compare only within one."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", "")[:12]
     except OSError:  # not Linux: one id per process is the honest substitute
-        return uuid7()
+        return os.urandom(6).hex()
 
 
 def since_process_start_s(moment_ns: int) -> float:

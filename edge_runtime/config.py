@@ -38,6 +38,8 @@ class JournalLimits(Table, frozen=True):
 
     quota_mb: Annotated[float, msgspec.Meta(gt=0, le=MOST_MB)] = 512
     reserve_mb: Annotated[float, msgspec.Meta(ge=0, le=MOST_MB)] = 64
+    keep_delivered_days: Positive | None = None  # as long as the quota has room
+    keep_unsent_days: Positive | None = 30  # masks and telemetry that no cloud took; never findings or events
 
 
 class Capture(Table, frozen=True):

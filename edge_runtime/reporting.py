@@ -7,6 +7,7 @@ capture, and an exam that ends without one reports its last frame.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from edge_runtime.frames.exam import ExamTracker
 from edge_runtime.measure.capture import AutoCapture, ExamSummary
 from edge_runtime.measure.findings import mask_records
 from edge_runtime.pipeline import Pipeline, Result
+from edge_runtime.records import Telemetry
 from edge_runtime.sync.journal import Journal, Stamp
+from edge_runtime.sync.masks import add_finding
+from edge_runtime.sync.state import free_mb
 from edge_runtime.telemetry import Counters
 from edge_runtime.types import (
     SCHEMA_VERSION,
@@ -37,6 +41,8 @@ from edge_runtime.types import (
 )
 
 Policy = Literal["every", "newest"]
+
+TALLY_NS = 60 * 10**9  # between two tellings of what a run has done so far
 
 
 @dataclass(slots=True)
@@ -73,14 +79,14 @@ class FindingMaker:
             clock=stamp.clock,
             monotonic_ns=stamp.monotonic_ns,
             measurements=result.measurements,
-            confidence=0.0 if mask is None else min(mask.confidence),
+            confidence=0.0 if mask is None else round(min(mask.confidence), 4),
             quality=Quality(score=result.verdict.score, hint=result.verdict.hint),
             status=result.status,
             reasons=result.reasons,
             priority=Priority.ROUTINE,  # no shipped model can raise it
             masks=() if mask is None else mask_records(mask),
             timing=Timing(
-                age_ms=round(result.age_ms, 3),
+                age_ms=round(result.age_ms, 1),
                 stages_ms={name: round(ms, 3) for name, ms in result.stages_ms.items()},
             ),
             acquisition=result.acquisition,
@@ -125,6 +131,16 @@ class Report:
     kind: Kind
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the run did so far becomes telemetry."""
+
+    ended: bool
+
+
+Item = Change | Report | Tally
+
+
 @dataclass(slots=True)
 class Reporter:
     """The one writer of a run: what is to be recorded is planned first, then written in one transaction."""
@@ -147,19 +163,22 @@ class Reporter:
     _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
     _last: Result | None = None  # of the open exam under `newest`: what a flush would report
     _failed: bool = False
+    _tally_due_ns: int = field(default_factory=lambda: clock.monotonic_ns() + TALLY_NS)
 
     def __post_init__(self) -> None:
         self._auto = self._new_capture()
 
     def report(self, results: Sequence[Result]) -> None:
         """Commits what `results` call for in one transaction, then writes it to `out`. Raises JournalError."""
-        plan: list[Change | Report] = []
+        plan: list[Item] = []
         for result in results:
             exam_id = self._follow_exam(result, plan)
             kind = self._kind_of(result)
             if kind is not None:
                 plan.append(Report(result, exam_id, kind))
                 self._summary.add(result.measurements)
+        if clock.monotonic_ns() >= self._tally_due_ns:
+            plan.append(Tally(ended=False))
         self._commit(plan)
 
     def close(self) -> None:
@@ -169,11 +188,13 @@ class Reporter:
         """
         if self._failed:
             return
-        plan: list[Change | Report] = []
+        plan: list[Item] = []
         self._end_exam(plan)
+        if self.counters.processed:
+            plan.append(Tally(ended=True))
         self._commit(plan)
 
-    def _follow_exam(self, result: Result, plan: list[Change | Report]) -> str:
+    def _follow_exam(self, result: Result, plan: list[Item]) -> str:
         """The exam of `result`; another than the open one ends that, and all that was remembered of it."""
         if self.exams.would_change(result.frame.origin):
             self._end_exam(plan)
@@ -184,7 +205,7 @@ class Reporter:
         assert self.exams.open_exam is not None, "enter opens one"
         return self.exams.open_exam
 
-    def _end_exam(self, plan: list[Change | Report]) -> None:
+    def _end_exam(self, plan: list[Item]) -> None:
         """Ends the open exam, if there is one; its last frame is a finding where nothing was captured."""
         exam_id, summary, last = self.exams.leave(), self._summary, self._last
         if exam_id is not None:
@@ -204,7 +225,7 @@ class Reporter:
         )
         return Kind.AUTO_CAPTURE if fires else None
 
-    def _commit(self, plan: Sequence[Change | Report]) -> None:
+    def _commit(self, plan: Sequence[Item]) -> None:
         """Records the plan, all of it or nothing, and only then tells."""
         if not plan:
             return
@@ -214,11 +235,12 @@ class Reporter:
         with self.journal.batch() as batch:
             for item in plan:
                 record = self._record(item, batch.stamp())
-                line = encode(record)
-                batch.add(record, line)
                 if isinstance(record, Finding):
                     findings.append(record)
-                    lines.append(line + b"\n")
+                    lines.append(encode(record) + b"\n")
+                    add_finding(batch, record)
+                else:
+                    batch.add(record, encode(record))
         self._failed = False
         counters = self.counters
         if findings and counters.first_finding_ns is None:
@@ -245,9 +267,12 @@ class Reporter:
                 f"--out: cannot be written ({exc.strerror}); the findings are in the journal: edge-runtime outbox export"
             ) from exc
 
-    def _record(self, item: Change | Report, stamp: Stamp) -> Finding | ExamEvent:
+    def _record(self, item: Item, stamp: Stamp) -> Finding | ExamEvent | Telemetry:
         if isinstance(item, Report):
             return self.maker.finding(item.result, stamp, item.exam_id, item.kind)
+        if isinstance(item, Tally):
+            self._tally_due_ns = clock.monotonic_ns() + TALLY_NS
+            return self._telemetry(stamp, item.ended)
         return ExamEvent(
             schema_version=SCHEMA_VERSION,
             event_id=clock.uuid7(),
@@ -264,8 +289,41 @@ class Reporter:
             summary=item.summary,
         )
 
+    def _telemetry(self, stamp: Stamp, ended: bool) -> Telemetry:
+        counters = self.counters
+        return Telemetry(
+            schema_version=SCHEMA_VERSION,
+            record_id=clock.uuid7(),
+            device_id=stamp.device_id,
+            seq=stamp.seq,
+            epoch=stamp.epoch,
+            exam_id=None,
+            created_at=stamp.created_at,
+            clock=stamp.clock,
+            model=self.maker.model,
+            seconds=round((clock.monotonic_ns() - counters.started_ns) / 1e9, 3),
+            offered=counters.offered,
+            processed=counters.processed,
+            dropped=counters.dropped,
+            findings=counters.findings,
+            withheld=counters.withheld,
+            bad_frames=counters.bad_frames,
+            reasons=dict(self.reasons),
+            fps=round(counters.fps(), 2),
+            age_ms={
+                "p50": _told_ms(counters.age_ms.percentile(50)),
+                "p99": _told_ms(counters.age_ms.percentile(99)),
+            },
+            free_mb=free_mb(self.journal.state_dir),
+            ended=ended,
+        )
+
     def _new_capture(self) -> AutoCapture:
         limits = self.capture
         return AutoCapture(
             min_score=limits.min_score, hold_s=limits.hold_s, gap_s=limits.gap_s, spread=limits.spread
         )
+
+
+def _told_ms(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 2)

@@ -31,7 +31,7 @@ from edge_runtime.codes import (
 )
 from edge_runtime.errors import ConfigError, FrameError
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 MIN_SIDE_PX = 32  # smaller than any clinical image: a 1x1 is a mistake, not a frame
 MAX_COLOURED = 0.02  # of an image's pixels: a caliper or a logo passes, a Doppler box does not
@@ -325,8 +325,8 @@ class GeometryUsed(Record, frozen=True):
 
 
 class MaskRecord(Record, frozen=True):
-    """One label's pixels; `data` (COCO RLE counts) stays on the device, on the wire a mask is its own
-    message.
+    """One label's pixels; `data` (COCO RLE counts) is in `--out`, in the journal and on the wire a mask is its own
+    record.
     """
 
     label: str
@@ -373,7 +373,7 @@ class Finding(Record, frozen=True):
     supersedes: str | None
     kind: Kind
     device_id: str
-    seq: Annotated[int, msgspec.Meta(ge=1)]  # gapless per device and epoch, shared with events
+    seq: Annotated[int, msgspec.Meta(ge=1)]  # gapless per device and epoch, shared with all other records
     epoch: str
     boot_id: str
     exam_id: str
@@ -449,15 +449,3 @@ def encode(record: Record) -> bytes:
 def canonical(finding: Finding) -> bytes:
     """The part of a finding that the same frames, model, backend and settings must give again, as JSON."""
     return _encode.encode({name: getattr(finding, name) for name in CANONICAL_FIELDS})
-
-
-def json_schema() -> bytes:
-    """The JSON Schema of what is sent, as committed in docs/finding.schema.json (`make schema` writes it)."""
-    _, components = msgspec.json.schema_components((Finding, ExamEvent), ref_template="#/$defs/{name}")
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"edge-runtime finding and event, version {SCHEMA_VERSION}",
-        "anyOf": [{"$ref": "#/$defs/Finding"}, {"$ref": "#/$defs/ExamEvent"}],
-        "$defs": components,
-    }
-    return msgspec.json.format(msgspec.json.encode(schema, order="sorted"), indent=1) + b"\n"

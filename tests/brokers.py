@@ -91,22 +91,44 @@ class Mosquitto:
         """kill -9: with persistence off, whatever it held is gone."""
         self.stop(signal.SIGKILL)
 
+    def reload(self) -> None:
+        """The broker reads its access list again; its connections stay."""
+        assert self._process is not None
+        said = self.log().count("Reloading config")
+        self._process.send_signal(signal.SIGHUP)
+        for _ in range(200):
+            if self.log().count("Reloading config") > said:
+                return
+            time.sleep(0.02)
+        raise AssertionError("mosquitto did not read its configuration again")
+
     def log(self) -> str:
         return self._log.read_text()
 
 
 def make_certificates(folder: Path, host: str = "localhost") -> None:
-    """ca.pem, server.pem/.key for `host` and client.pem/.key in `folder`, good for a day; needs openssl."""
+    """An authority, and what it says of `host` (server.pem, .key) and of a device (client.pem, .key); needs openssl."""
+    make_authority(folder)
+    sign(folder, "server", host)
+    sign(folder, "client", "device")
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
 
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(
-        "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "1", "-subj", "/CN=test ca"
-    )
-    for name, subject in (("server", host), ("client", "device")):
-        openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={subject}")
-        (folder / "san").write_text(f"subjectAltName=DNS:{subject}\n")
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "san")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
+def make_authority(folder: Path) -> None:
+    """ca.pem and ca.key in `folder`, good for a day."""
+    subject = ("-days", "1", "-subj", "/CN=test ca")
+    _openssl(folder, "req", "-x509", *_KEY, "-keyout", "ca.key", "-out", "ca.pem", *subject)
+
+
+def sign(folder: Path, name: str, subject: str, days: int = 1) -> None:
+    """`name`.pem and .key for `subject`, signed by the authority in `folder`; -1 day makes one that has expired."""
+    _openssl(folder, "req", *_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={subject}")
+    (folder / f"{name}.san").write_text(f"subjectAltName=DNS:{subject}\n")
+    by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.san")
+    _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *by, "-days", str(days), "-out", f"{name}.pem")
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)

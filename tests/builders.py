@@ -15,6 +15,7 @@ from edge_runtime.codes import (
     SpacingSource,
     Status,
 )
+from edge_runtime.records import Telemetry
 from edge_runtime.sync.journal import Journal, Stamp
 from edge_runtime.types import (
     SCHEMA_VERSION,
@@ -124,6 +125,34 @@ def event(stamp: Stamp, **over: Any) -> ExamEvent:
         "monotonic_ns": stamp.monotonic_ns,
     }
     return ExamEvent(**{**fields, **over})
+
+
+def telemetry(stamp: Stamp, **over: Any) -> Telemetry:
+    """What a short run did."""
+    fields: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "record_id": uuid7(),
+        "device_id": stamp.device_id,
+        "seq": stamp.seq,
+        "epoch": stamp.epoch,
+        "exam_id": None,
+        "created_at": stamp.created_at,
+        "clock": stamp.clock,
+        "model": finding(stamp).model,
+        "seconds": 2.5,
+        "offered": 75,
+        "processed": 75,
+        "dropped": 0,
+        "findings": 75,
+        "withheld": 3,
+        "bad_frames": 0,
+        "reasons": {Reason.PLANE_UNCONFIRMED: 75},
+        "fps": 30.1,
+        "age_ms": {"p50": 4.2, "p99": 9.8},
+        "free_mb": 12_000,
+        "ended": True,
+    }
+    return Telemetry(**{**fields, **over})
 
 
 def report(journal: Journal, count: int, **over: Any) -> list[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.brokers import MOSQUITTO, Mosquitto
+from tests.postgres import Postgres, lacking
 
 # What an example does is judged, not how long a busy machine takes over it.
 settings.register_profile("busy", deadline=None)
@@ -32,3 +33,24 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         pytest.skip("mosquitto is not installed (apt install mosquitto)")
     with Mosquitto(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real server, once for all tests of a process, tuned for speed as a careless person would."""
+    why = lacking()
+    if why is not None:
+        pytest.skip(why)
+    with Postgres("synchronous_commit=off") as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """Its database, empty."""
+    import psycopg
+
+    with psycopg.connect(postgres.url) as db:
+        db.execute("DROP SCHEMA public CASCADE")
+        db.execute("CREATE SCHEMA public")
+    return postgres.url

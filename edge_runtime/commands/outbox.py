@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.sync.masks import as_reported
 from edge_runtime.sync.outbox import Outbox, OutboxStats, Which
 
 
@@ -49,7 +50,7 @@ def stats(state: Path) -> OutboxStats:
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
     """Each record as it was reported, one line of JSON each, with the newline; for stdout."""
     with Outbox(state, reading=True) as outbox:
-        for row in outbox.records(which):
+        for row in as_reported(outbox.records(which)):
             yield row.body + b"\n"
 
 
@@ -64,10 +65,19 @@ def row_lines(rows: list[ListedRow]) -> list[str]:
 def stats_lines(stats: OutboxStats) -> list[str]:
     """The counts for a person."""
     age = "" if stats.oldest_pending_s is None else f", the oldest for {stats.oldest_pending_s:.0f} s"
-    return [
+    waiting = ", ".join(f"{count} {name}" for name, count in stats.waiting.items() if count)
+    lines = [
         f"device {stats.device_id}, epoch {stats.epoch}, last number {stats.last_seq}",
-        f"{stats.pending} wait for the cloud{age}; {stats.delivered} delivered; {stats.dead} rejected",
+        "in the journal: "
+        + (", ".join(f"{count} {kind}" for kind, count in stats.records.items()) or "nothing"),
+        f"{stats.pending} wait for the cloud{f' ({waiting})' if waiting else ''}{age}; {stats.delivered} delivered;"
+        f" {stats.dead - stats.held} rejected, {stats.held} held back",
     ]
+    if stats.lost:
+        lines.append(
+            f"{stats.lost} masks and telemetry records were removed unsent, to keep room for findings"
+        )
+    return lines
 
 
 def requeue(state: Path) -> int:

@@ -6,10 +6,12 @@ import math
 import os
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings, ReceiveReport
+from edge_runtime.cloud.http import address, serving
+from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.errors import ConfigError
@@ -26,6 +28,7 @@ def run(
     cert: Path | None = None,
     key: Path | None = None,
     client_id: str | None = None,
+    http: str | None = None,
     on_notice: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[ReceiveReport], None] = lambda report: None,
 ) -> ReceiveReport:
@@ -40,16 +43,28 @@ def run(
     if where.secure:
         tls.context()
     name = client_id or f"receive-{socket.gethostname()}-{os.getpid()}"
-    with closing(open_store(store)) as opened, stop_on_signals() as stop:
+    at = address(http) if http is not None else None
+    metrics = Metrics() if at is not None else None
+    with ExitStack() as stack:
+        opened = stack.enter_context(closing(open_store(store)))
+        stop = stack.enter_context(stop_on_signals())
         consumer = Consumer(
-            ConsumerSettings(where, name, tls), opened, stop, on_notice=on_notice, on_progress=on_progress
+            ConsumerSettings(where, name, tls),
+            opened,
+            stop,
+            on_notice=on_notice,
+            on_progress=on_progress,
+            metrics=metrics,
         )
+        if at is not None and metrics is not None:
+            shown = stack.enter_context(serving(at, metrics.text, consumer.health.troubles))
+            on_notice(f"{shown}: /metrics and /healthz")
         return consumer.run(limit=limit, idle_exit_s=idle_exit_s)
 
 
 def lines(report: ReceiveReport) -> list[str]:
     """The report for a person."""
     return [
-        f"{report.stored} findings and {report.events} events stored, {report.repeated} came again, "
-        f"{report.rejected} could not be read, {report.seconds:.1f} s"
+        f"{report.stored} findings, {report.events} events and {report.records} other records stored, "
+        f"{report.repeated} came again, {report.rejected} could not be stored, {report.seconds:.1f} s"
     ]

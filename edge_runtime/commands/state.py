@@ -10,8 +10,6 @@ from pathlib import Path
 from edge_runtime.config import Config
 from edge_runtime.sync.journal import Journal
 
-MB = 1 << 20
-
 
 def default_state() -> Path:
     """`EDGE_RUNTIME_STATE`, else this user's state directory."""
@@ -25,10 +23,7 @@ def default_state() -> Path:
 @contextmanager
 def open_journal(state: Path, config: Config) -> Iterator[Journal]:
     """The journal of `state`, closed at the end. Raises JournalError in one line."""
-    limits = config.journal
-    journal = Journal.open(
-        state, quota_bytes=int(limits.quota_mb * MB), reserve_bytes=int(limits.reserve_mb * MB)
-    )
+    journal = Journal.open_within(state, config.journal)
     try:
         yield journal
     finally:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_runtime.commands.stopping import stop_on_signals
-from edge_runtime.config import Site
+from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync.ledger import UplinkReport
 from edge_runtime.sync.link import Broker, Tls
-from edge_runtime.sync.session import UplinkReport
+from edge_runtime.sync.session import Proof
+from edge_runtime.sync.signing import TrustedKeys
+from edge_runtime.sync.speed import LinkChoice
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
 
 HERE = Site()
@@ -27,6 +30,10 @@ def run(
     site: str = HERE.site,
     once: bool = False,
     timeout_s: float = 60.0,
+    link: LinkChoice = "auto",
+    ack: Proof = "receipt",
+    command_keys: Path | None = None,
+    journal: JournalLimits | None = None,
     on_notice: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[UplinkReport], None] = lambda report: None,
 ) -> UplinkReport:
@@ -39,7 +46,18 @@ def run(
     if not 0 < timeout_s < math.inf:
         raise ConfigError(f"--timeout: want a number of seconds above 0, got {timeout_s}")
     tls = Tls(ca, cert, key)
-    settings = UplinkSettings(Broker.parse(broker), tls, tenant, site)
+    settings = UplinkSettings(
+        Broker.parse(broker),
+        tls,
+        tenant,
+        site,
+        link=link,
+        ack=ack,
+        command_keys=command_keys,
+        journal=journal or JournalLimits(),
+    )
+    if command_keys is not None:
+        TrustedKeys.load(command_keys)
     if settings.broker.secure:
         tls.context()  # a wrong file is a usage error, not something to retry
     with stop_on_signals() as stop:

@@ -7,9 +7,9 @@ study gets the same id again.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
-from edge_runtime.clock import uuid7
 from edge_runtime.types import Origin
 
 
@@ -19,7 +19,7 @@ class ExamTracker:
     def __init__(self, named: str | None, pseudonym: Callable[[str], str]) -> None:
         self._named = named
         self._pseudonym = pseudonym
-        self._run = f"run-{uuid7()}"
+        self._run = f"run-{secrets.token_hex(6)}"
         self._known: dict[str, str] = {}
         self._origin: Origin | None = None  # of the last frame asked about: an exam's frames mostly share it
         self.open_exam: str | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edge_runtime.codes import MeasurementName, Status
+from edge_runtime.measure.values import told
 from edge_runtime.types import ExamValue, Measurement, Unit
 
 FEW = 3  # captures below which a median is not yet worth the name
@@ -79,7 +80,7 @@ class ExamSummary:
             ExamValue(
                 name=name,
                 unit=unit,
-                median=statistics.median(found),
+                median=told(statistics.median(found), unit),
                 range=(min(found), max(found)),
                 captures=len(found),
                 few=len(found) < FEW,

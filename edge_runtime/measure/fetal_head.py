@@ -16,7 +16,7 @@ from edge_runtime.codes import MeasurementName, Reason
 from edge_runtime.measure import growth
 from edge_runtime.measure.ellipse import Ellipse, Fit, border_contact, fit_of, moment_ellipse
 from edge_runtime.measure.settings import MeasureSettings
-from edge_runtime.measure.values import LOINC, Scale, measured, part_reasons, scale_of
+from edge_runtime.measure.values import LOINC, Scale, measured, part_reasons, scale_of, told
 from edge_runtime.types import Code, Mask, Measurement, Spacing, Unit
 
 LABELS = ("head",)
@@ -153,9 +153,9 @@ def _age(circumference: Measurement, scale: Scale) -> Measurement | None:
         return None
     return Measurement(
         name=MeasurementName.GESTATIONAL_AGE,
-        value=age.days,
+        value=told(age.days, "d"),
         unit="d",
-        interval=age.interval_days,
+        interval=(told(age.interval_days[0], "d"), told(age.interval_days[1], "d")),
         status=circumference.status,
         reasons=circumference.reasons,
         spacing=scale.used,

@@ -60,8 +60,11 @@ def mask_records(mask: Mask) -> tuple[MaskRecord, ...]:
     `sha256` is over the label's packed bits, row by row: what a replay must reproduce.
     """
     way = mask.geometry
-    geometry = GeometryUsed(
-        step_x=way.step_x, step_y=way.step_y, offset_x=way.offset_x, offset_y=way.offset_y
+    geometry = GeometryUsed(  # to a thousandth of a pixel over the whole grid: fewer digits cross the link
+        step_x=round(way.step_x, 6),
+        step_y=round(way.step_y, 6),
+        offset_x=round(way.offset_x, 3),
+        offset_y=round(way.offset_y, 3),
     )
     records = []
     for name in mask.names:

@@ -19,6 +19,11 @@ LOINC = "http://loinc.org"
 _ORDER = {reason: position for position, reason in enumerate(Reason)}
 
 
+def told(value: float, unit: Unit) -> float:
+    """`value` to two places (ten micrometres), a ratio to four: further digits say nothing and cost the link."""
+    return round(value, 4 if unit == "1" else 2)
+
+
 def in_order(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     """`reasons`, each once, in the order of `codes.Reason`: the same set always gives the same bytes."""
     return tuple(sorted(set(reasons), key=_ORDER.__getitem__))
@@ -80,9 +85,9 @@ def measured(
         return refused(name, unit, formula, scale, found, code)
     return Measurement(
         name=name,
-        value=value,
+        value=told(value, unit),
         unit=unit,
-        interval=interval,
+        interval=None if interval is None else (told(interval[0], unit), told(interval[1], unit)),
         status=status,
         reasons=in_order(found),
         spacing=scale.used,

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_runtime import clock
-from edge_runtime.codes import Clock
-from edge_runtime.types import ExamEvent, Finding
+from edge_runtime.codes import Clock, Priority
+from edge_runtime.records import KIND_OF, AnyRecord, Gap, RecordKind, id_of
+from edge_runtime.sync.lanes import Lane, lane_of
+from edge_runtime.sync.retention import LaneLost, WhyLost
+from edge_runtime.sync.wire import SeqRange
+from edge_runtime.types import SCHEMA_VERSION, Finding, encode
 
-Row = tuple[int, str, str, str, str, bytes]  # seq, kind, id, exam_id, created_at, body
+
+class Row(NamedTuple):
+    """One record as the tables `journal` and `outbox` take it."""
+
+    seq: int
+    kind: RecordKind
+    id: str
+    exam_id: str  # empty where it belongs to none
+    created_at: str
+    body: bytes
+    lane: Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,8 @@ class Batch:
     def __init__(self, device: str, epoch: str, next_seq: int) -> None:
         self._device, self._epoch, self._next = device, epoch, next_seq
         self.rows: list[Row] = []
+        self.changes: list[tuple[str, tuple[object, ...]]] = []  # beside the rows, in the same transaction
+        self.told: list[SeqRange] = []  # lost numbers that a gap record among `rows` tells of
 
     def stamp(self) -> Stamp:
         """The stamp of the next record. A number is taken by `add`: a stamp not used leaves no gap."""
@@ -43,13 +61,39 @@ class Batch:
             clock.monotonic_ns(),
         )
 
-    def add(self, record: Finding | ExamEvent, body: bytes) -> None:
+    def add(self, record: AnyRecord, body: bytes) -> None:
         """Adds a record made with the last stamp; `body` is `encode(record)`. ValueError for another's stamp."""
         want = (self._device, self._epoch, self._next)
         if (came := (record.device_id, record.epoch, record.seq)) != want:
             raise ValueError(f"journal: want a record stamped {want}, got {came}")
-        kind, name = (
-            ("finding", record.finding_id) if isinstance(record, Finding) else ("event", record.event_id)
+        kind = KIND_OF[type(record)]
+        urgent = isinstance(record, Finding) and record.priority is Priority.URGENT
+        lane = Lane.URGENT if urgent else lane_of(kind)
+        self.rows.append(
+            Row(record.seq, kind, id_of(record), record.exam_id or "", record.created_at, body, lane)
         )
-        self.rows.append((record.seq, kind, name, record.exam_id, record.created_at, body))
         self._next += 1
+
+    def also(self, statement: str, values: tuple[object, ...]) -> None:
+        """A change that is made with the rows or not at all; what it names may have been removed to make room for them."""
+        self.changes.append((statement, values))
+
+    def tell(self, lost: Mapping[tuple[LaneLost, WhyLost], Sequence[SeqRange]]) -> None:
+        """Adds a gap record for each kind of lost numbers."""
+        for (kind, why), ranges in lost.items():
+            stamp = self.stamp()
+            gap = Gap(
+                schema_version=SCHEMA_VERSION,
+                record_id=clock.uuid7(),
+                device_id=stamp.device_id,
+                seq=stamp.seq,
+                epoch=stamp.epoch,
+                exam_id=None,
+                created_at=stamp.created_at,
+                clock=stamp.clock,
+                ranges=tuple(ranges),
+                lost=kind,
+                reason=why,
+            )
+            self.add(gap, encode(gap))
+            self.told.extend(ranges)

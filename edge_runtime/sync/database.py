@@ -20,28 +20,56 @@ BUSY_MS = 5000  # with no patience, 941 of 1500 inserts failed beside a draining
 DEFAULT_QUOTA_BYTES = 512 * 2**20  # about 200,000 findings
 MIN_QUOTA_BYTES = 512 * 2**10
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     # AUTOINCREMENT: without it SQLite gives a number again once the table's last rows are gone
     """CREATE TABLE IF NOT EXISTS journal (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
+        kind TEXT NOT NULL,
         id TEXT NOT NULL,
         exam_id TEXT NOT NULL,
         created_at TEXT NOT NULL,
         body BLOB NOT NULL
     )""",
+    # bodies of what may give way, apart: among findings their removal would leave half-empty pages and no room
+    "CREATE TABLE IF NOT EXISTS low (seq INTEGER PRIMARY KEY REFERENCES journal (seq), body BLOB NOT NULL)",
     # a row here is not delivered; the reference keeps retention from ever removing its record
-    "CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
+    """CREATE TABLE IF NOT EXISTS outbox (
+        seq INTEGER PRIMARY KEY REFERENCES journal (seq),
+        lane INTEGER NOT NULL DEFAULT 1
+    )""",
+    "CREATE INDEX IF NOT EXISTS outbox_lane ON outbox (lane, seq)",
+    # held: not the cloud's word but this broker's, so it is tried again at the next start
     """CREATE TABLE IF NOT EXISTS dead (
         seq INTEGER PRIMARY KEY REFERENCES journal (seq),
+        reason TEXT NOT NULL,
+        held INTEGER NOT NULL DEFAULT 0
+    )""",
+    # numbers removed before they were delivered, until a record of kind `gap` has told of them
+    """CREATE TABLE IF NOT EXISTS lost (
+        first INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL,
+        kind TEXT NOT NULL,
         reason TEXT NOT NULL
     )""",
 )
+# From version 1, which knew findings and events alone. A constraint that is taken away leaves the content as it was, so
+# the schema's own text may be changed (sqlite.org/lang_altertable.html): no copy, which a full quota would not hold.
+FROM_1 = (
+    "PRAGMA writable_schema = ON",
+    """UPDATE sqlite_master SET sql = replace(sql, " CHECK (kind IN ('finding', 'event'))", "")
+        WHERE type = 'table' AND name = 'journal'""",
+    "PRAGMA writable_schema = RESET",
+    "ALTER TABLE outbox ADD COLUMN lane INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE dead ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+)
+RECORD = "seq, kind, id, exam_id, created_at, coalesce(low.body, journal.body)"
+RECORDS = "journal LEFT JOIN low USING (seq)"
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
 ADD_JOURNAL = "INSERT INTO journal (seq, kind, id, exam_id, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"
-ADD_OUTBOX = "INSERT INTO outbox (seq) VALUES (?)"
+ADD_LOW = "INSERT INTO low (seq, body) VALUES (?, ?)"
+ADD_OUTBOX = "INSERT INTO outbox (seq, lane) VALUES (?, ?)"
 
 
 def wal_limit_bytes(quota_bytes: int) -> int:
@@ -122,6 +150,7 @@ def _patiently(db: sqlite3.Connection, statement: str) -> None:
 def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int) -> None:
     """Makes what is missing, once, with `meta` as a new database's facts; the quota is this call's."""
     db.execute("BEGIN IMMEDIATE")
+    _bring_up_to_date(db)
     for statement in SCHEMA:
         db.execute(statement)
     db.executemany(
@@ -129,6 +158,32 @@ def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int
     )
     db.execute("INSERT OR REPLACE INTO meta VALUES ('quota_bytes', ?)", (str(quota_bytes),))
     db.execute("COMMIT")
+
+
+def update_tables(db: sqlite3.Connection) -> None:
+    """Brings a database of an older version up to date, for those who open what the journal made."""
+    if _version(db) < SCHEMA_VERSION:
+        db.execute("BEGIN IMMEDIATE")
+        _bring_up_to_date(db)
+        for statement in SCHEMA:
+            db.execute(statement)
+        db.execute("COMMIT")
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    if not _has_tables(db) or _version(db) >= SCHEMA_VERSION:
+        return
+    db.execute(
+        "PRAGMA max_page_count = 2147483647"
+    )  # a quota that is full must not keep a device from its update
+    for statement in FROM_1:
+        db.execute(statement)
+    db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
+
+
+def _version(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    return _number(row[0], "schema") if row else SCHEMA_VERSION
 
 
 def read_meta(db: sqlite3.Connection, path: Path) -> dict[str, str]:

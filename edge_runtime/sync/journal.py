@@ -17,10 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime import clock
+from edge_runtime.codes import Clock
+from edge_runtime.config import JournalLimits
 from edge_runtime.errors import ConfigError, JournalError
-from edge_runtime.sync import database
+from edge_runtime.sync import database, retention
 from edge_runtime.sync.batch import Batch, Row, Stamp
 from edge_runtime.sync.database import open_db, read_meta
+from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.retention import NO_DAYS, Days
 from edge_runtime.sync.state import (
     DATABASE,
     DirectoryLock,
@@ -36,10 +40,12 @@ from edge_runtime.sync.state import (
 __all__ = ["Batch", "Journal", "Stamp"]
 
 DEFAULT_RESERVE_BYTES = 64 * 2**20
-EVICT_ROWS = 16  # per step; a full quota gives up a hundredth at once, so that it is rarely asked
 CHECK_ALWAYS_BYTES = 128 * 2**20
 _SLACK_BYTES = 64 * 2**10  # a transaction's pages beyond its rows: index nodes, the outbox, half-full pages
 _RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
+_MB = 1 << 20
+_OLD_NS = 3600 * 10**9
+_OLD_STEPS = 200  # of 16 rows: 20 ms, and the rest an hour later
 
 
 class Journal:
@@ -48,7 +54,7 @@ class Journal:
     `batch()` belongs to one thread at a time (the sink's); `pseudonym` may be called from any.
     """
 
-    def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int) -> None:
+    def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int, days: Days) -> None:
         self.state_dir = state_dir
         self.path = state_dir / DATABASE
         self.set_aside: Path | None = None  # where a database that could not be read is now
@@ -56,7 +62,8 @@ class Journal:
         self._quota_bytes = quota_bytes
         self._damage: sqlite3.Error | None = None  # found while writing: the next batch begins a new database
         self._mutex = threading.Lock()
-        self._retake_ns = 0
+        self._retake_ns = self._old_due_ns = 0
+        self._days = days
         self._last_seq = 0  # the last number that was told
         make_state_dir(state_dir)
         try:
@@ -83,14 +90,26 @@ class Journal:
         *,
         quota_bytes: int = database.DEFAULT_QUOTA_BYTES,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+        days: Days = NO_DAYS,
     ) -> Journal:
         """Opens `state_dir`, making it if need be.
 
-        A database that cannot be read is set aside and a new epoch begun. `quota_bytes` bounds database and write-ahead log together, to within one batch. Raises JournalError.
+        A database that cannot be read is set aside and a new epoch begun. `quota_bytes` bounds database and write-ahead
+        log together, to within one batch: what gives way is told in `sync/retention.py`. Raises JournalError.
         """
         if quota_bytes < database.MIN_QUOTA_BYTES:
             raise ConfigError(f"quota: want at least {database.MIN_QUOTA_BYTES} bytes, got {quota_bytes}")
-        return cls(state_dir, quota_bytes, reserve_bytes)
+        return cls(state_dir, quota_bytes, reserve_bytes, days)
+
+    @classmethod
+    def open_within(cls, state_dir: Path, limits: JournalLimits) -> Journal:
+        """Opens `state_dir` within a site's limits."""
+        return cls.open(
+            state_dir,
+            quota_bytes=int(limits.quota_mb * _MB),
+            reserve_bytes=int(limits.reserve_mb * _MB),
+            days=Days(limits.keep_delivered_days, limits.keep_unsent_days),
+        )
 
     def __enter__(self) -> Journal:
         return self
@@ -147,6 +166,7 @@ class Journal:
             self._retake_reserve()
             self._follow_path()
             self._bound_wal()
+            self._remove_old()
             return self._begin_once()
         except sqlite3.Error as exc:
             self._rollback()
@@ -170,27 +190,36 @@ class Journal:
             self._rollback()
             return
         try:
-            self._write(batch.rows)
+            batch.tell(retention.lost(self._db))
+            self._write(batch)
             self._confirm(batch.rows)
             return
         except sqlite3.Error as exc:
             self._rollback()
             self._damage = exc if database.is_corrupt(exc) else None
-            self._make_room(exc, 2 * sum(len(row[-1]) for row in batch.rows))
+            self._make_room(exc, 2 * sum(len(row.body) for row in batch.rows))
         try:
-            if self._begin_once() != batch.rows[0][0]:
+            if self._begin_once() != batch.rows[0].seq:
                 raise sqlite3.OperationalError(
                     "another process took this number while room was made; capture again"
                 )
-            self._write(batch.rows)
+            self._write(batch)
             self._confirm(batch.rows)
         except sqlite3.Error as exc:
             self._rollback()
             raise database.journal_error(self.state_dir, exc) from exc
 
-    def _write(self, rows: list[Row]) -> None:
-        self._db.executemany(database.ADD_JOURNAL, rows)
-        self._db.executemany(database.ADD_OUTBOX, [(row[0],) for row in rows])
+    def _write(self, batch: Batch) -> None:
+        low = [row for row in batch.rows if row.lane >= Lane.TELEMETRY]
+        self._db.executemany(
+            database.ADD_JOURNAL,
+            [(*row[:5], b"" if row.lane >= Lane.TELEMETRY else row.body) for row in batch.rows],
+        )
+        self._db.executemany(database.ADD_LOW, [(row.seq, row.body) for row in low])
+        self._db.executemany(database.ADD_OUTBOX, [(row.seq, row.lane) for row in batch.rows])
+        retention.told(self._db, batch.told)
+        for statement, values in batch.changes:
+            self._db.execute(statement, values)
         self._db.execute("COMMIT")
 
     def _confirm(self, rows: list[Row]) -> None:
@@ -198,7 +227,7 @@ class Journal:
         if (what := self._what_happened()) is not None:
             raise JournalError(f"NOT RECORDING: {self.path}: {what} while it was written; record again")
         self._mark_file()
-        self._last_seq = rows[-1][0]
+        self._last_seq = rows[-1].seq
 
     def _rollback(self) -> None:
         if self._db.in_transaction:
@@ -318,17 +347,12 @@ class Journal:
         return int(most - used + free)
 
     def _evict(self, wanted_pages: int) -> bool:
-        """Removes the oldest delivered records until that many pages are free; False if there are none to remove."""
+        """Removes what may go until that many pages are free; False if there was nothing."""
         evicted = 0
         try:
             self._db.execute("BEGIN IMMEDIATE")
             while self._free_pages() < wanted_pages:
-                done = self._db.execute(
-                    "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal"
-                    " WHERE seq NOT IN (SELECT seq FROM outbox)"
-                    " AND seq NOT IN (SELECT seq FROM dead) ORDER BY seq LIMIT ?)",
-                    (EVICT_ROWS,),
-                ).rowcount
+                done = retention.remove_delivered(self._db) or retention.remove_unsent(self._db, "quota")
                 if done == 0:
                     break
                 evicted += done
@@ -337,6 +361,23 @@ class Journal:
             self._rollback()
             raise database.journal_error(self.state_dir, exc) from exc
         return evicted > 0
+
+    def _remove_old(self) -> None:
+        """Removes what is past its days, looked at once an hour; not by a clock that nobody has set."""
+        if clock.monotonic_ns() < self._old_due_ns or clock.clock_quality() is Clock.UNSYNCED:
+            return
+        self._old_due_ns = clock.monotonic_ns() + _OLD_NS
+        now, days = clock.utc_now(), self._days
+        self._db.execute("BEGIN IMMEDIATE")
+        for _ in range(_OLD_STEPS):
+            done = 0
+            if days.delivered is not None:
+                done += retention.remove_delivered(self._db, retention.days_ago(now, days.delivered))
+            if days.unsent is not None:
+                done += retention.remove_unsent(self._db, "age", retention.days_ago(now, days.unsent))
+            if done == 0:
+                break
+        self._db.execute("COMMIT")
 
     def _retake_reserve(self) -> None:
         if self._retake_ns and clock.monotonic_ns() > self._retake_ns:

@@ -1,14 +1,16 @@
 """The journal's rows that are not delivered yet, as the uplink reads and settles them.
 
 A row is pending until a receipt says stored (then only the journal has it, until retention) or rejected (then it
-is dead: kept with the reason, never sent again). Every call is one short transaction: a reader that stays open
-lets the write-ahead log grow without bound. Knows nothing about MQTT.
+is dead: kept with the reason, never sent again). One that this broker cannot take is held: dead until the next start.
+Every call is one short transaction: a reader that stays open lets the write-ahead log grow without bound. Knows
+nothing about MQTT.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,19 +20,31 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
+from edge_runtime.records import Gap, RecordKind
 from edge_runtime.sync import database
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
-from edge_runtime.sync.topics import EventKind
 from edge_runtime.sync.wire import SeqRange
 
-Which = Literal["pending", "delivered", "dead", "all"]
+Change = tuple[str, tuple[object, ...]]  # an SQL statement and its values, to be committed with others
+Which = Literal["pending", "delivered", "dead", "held", "all"]
 
 _WHERE: dict[Which, str] = {
     "pending": "seq IN (SELECT seq FROM outbox)",
     "delivered": "seq NOT IN (SELECT seq FROM outbox) AND seq NOT IN (SELECT seq FROM dead)",
     "dead": "seq IN (SELECT seq FROM dead)",
+    "held": "seq IN (SELECT seq FROM dead WHERE held)",
     "all": "1",
 }
+
+
+# a record that comes back goes into its kind's lane: a person's mark was for the first time
+_LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
+_HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
+_AGAIN = (
+    f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
+    " AND seq NOT IN (SELECT seq FROM dead)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,21 @@ class OutboxRow:
     """One record of the journal."""
 
     seq: int
-    kind: EventKind
-    id: str  # of the finding or the event
-    exam_id: str
+    kind: RecordKind
+    id: str  # a mask's is that of its finding
+    exam_id: str  # empty where it belongs to none
     created_at: str
     body: bytes
+    lane: int = Lane.FINDING  # while it is pending
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of some numbers of this device's sequence."""
+
+    here: tuple[int, ...]  # delivered or waiting: can be sent again
+    dead: tuple[int, ...]  # rejected by the cloud, or held: put aside
+    gone: tuple[int, ...]  # removed, by age or for room
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +75,10 @@ class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     delivered: int  # and still in the journal
     dead: int  # rejected by the cloud, kept here with the reason
+    held: int  # of `dead`: not rejected, but this broker cannot take them; tried again at the next start
+    waiting: dict[str, int]  # of `pending`, by lane
+    records: dict[str, int]  # in the journal, by kind
+    lost: int  # masks and telemetry that were removed unsent, as far as the journal tells of them
     oldest_pending_s: float | None  # by the wall clock; null when nothing is pending
     last_seq: int
 
@@ -74,7 +102,10 @@ class Outbox:
             raise self._unreadable(exc) from exc
         try:
             self._mark = file_mark(self._path)
-            self.epoch = database.read_meta(self._db, self._path)["epoch"]
+            if not reading:
+                database.update_tables(self._db)
+            self.facts = database.read_meta(self._db, self._path)
+            self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
             self._db.close()
             raise self._unreadable(exc) from exc
@@ -109,18 +140,23 @@ class Outbox:
         except OSError:
             return True
 
-    def pending(self, after_seq: int, limit: int) -> list[OutboxRow]:
-        """At most `limit` undelivered rows above `after_seq`, oldest first."""
+    def pending(self, lane: Lane, after_seq: int, limit: int) -> list[OutboxRow]:
+        """At most `limit` undelivered rows of a lane above `after_seq`, oldest first."""
         sql = (
-            "SELECT outbox.seq, kind, id, exam_id, created_at, body FROM outbox JOIN journal USING (seq)"
-            " WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
+            f"SELECT {database.RECORD}, lane FROM outbox JOIN journal USING (seq) LEFT JOIN low USING (seq)"
+            " WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?"
         )
-        return [OutboxRow(*row) for row in self._read(sql, after_seq, limit)]
+        return [OutboxRow(*row) for row in self._read(sql, lane, after_seq, limit)]
 
     def pending_count(self) -> int:
         """How many rows are not delivered."""
         count: int = self._read("SELECT count(*) FROM outbox")[0][0]
         return count
+
+    def waiting(self) -> dict[Lane, int]:
+        """How many rows each lane has that are not delivered; empty lanes too."""
+        counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))
+        return {lane: counted.get(lane, 0) for lane in Lane}
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
@@ -130,55 +166,110 @@ class Outbox:
         Numbers that are not pending are passed over: receipts come twice.
         """
         delivered = dead = 0
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction("receipts cannot be noted, rows will be sent again"):
             for first, last in stored:
                 delivered += self._db.execute(
                     "DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last)
                 ).rowcount
             for (first, last), reason in rejected:
                 dead += self._db.execute(
-                    "INSERT OR IGNORE INTO dead SELECT seq, ? FROM outbox WHERE seq BETWEEN ? AND ?",
+                    "INSERT OR IGNORE INTO dead SELECT seq, ?, 0 FROM outbox WHERE seq BETWEEN ? AND ?",
                     (reason, first, last),
                 ).rowcount
                 self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise JournalError(
-                f"state directory {self.state_dir}: receipts cannot be noted ({exc}); rows will be sent again"
-            ) from exc
         return delivered, dead
+
+    def hold(self, seq: int, reason: str) -> None:
+        """Puts a row aside that this broker cannot take: it is tried again after `release`."""
+        with self._transaction("a row cannot be put aside"):
+            self._db.execute(
+                "INSERT OR IGNORE INTO dead SELECT seq, ?, 1 FROM outbox WHERE seq = ?", (reason, seq)
+            )
+            self._db.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
+
+    def release(self) -> int:
+        """Makes held rows pending again; how many."""
+        return self._revive("held")
 
     def revive(self) -> int:
         """Makes dead rows pending again, for a cloud that has learnt to read them; how many."""
+        return self._revive("1")
+
+    def _revive(self, which: str) -> int:
+        with self._transaction("dead letters cannot be sent again"):
+            revived = self._db.execute(
+                f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM dead JOIN journal USING (seq) WHERE {which}"
+            ).rowcount
+            self._db.execute(f"DELETE FROM dead WHERE {which}")
+        return int(revived)
+
+    def kept(self, ranges: Iterable[SeqRange]) -> Kept:
+        """What became of these numbers; those that were never given are in no list."""
+        here, dead, wanted = set[int](), set[int](), set[int]()
+        last_given: int = self._read(database.LAST_SEQ)[0][0]
+        for first, last in ranges:
+            wanted.update(range(first, min(last, last_given) + 1))
+            for seq, is_dead in self._read(_HERE, first, last):
+                (dead if is_dead else here).add(seq)
+        return Kept(tuple(sorted(here)), tuple(sorted(dead)), tuple(sorted(wanted - here - dead)))
+
+    def resend(self, ranges: Iterable[SeqRange]) -> tuple[Change, ...]:
+        """What makes delivered rows pending again, for a cloud that misses them; see `Batch.also`."""
+        return tuple((_AGAIN, found) for found in ranges)
+
+    def remember(self, key: str, value: str) -> tuple[Change, ...]:
+        """What writes a fact of this database."""
+        return (("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value)),)
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            revived = self._db.execute("INSERT OR IGNORE INTO outbox SELECT seq FROM dead").rowcount
-            self._db.execute("DELETE FROM dead")
+            yield
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise JournalError(f"state directory {self.state_dir}: {exc}") from exc
-        return int(revived)
+            raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:
-        rows, pending, dead, last = self._read(
-            "SELECT (SELECT count(*) FROM journal), (SELECT count(*) FROM outbox),"
-            f" (SELECT count(*) FROM dead), ({database.LAST_SEQ})"
+        pending, dead, held, last = self._read(
+            "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead),"
+            f" (SELECT count(*) FROM dead WHERE held), ({database.LAST_SEQ})"
         )[0]
+        records = dict(self._read("SELECT kind, count(*) FROM journal GROUP BY kind ORDER BY min(seq)"))
         oldest = self._read("SELECT created_at FROM journal WHERE seq = (SELECT min(seq) FROM outbox)")
+        untold = self._read("SELECT coalesce(sum(last - first + 1), 0) FROM lost")[0][0]
         return OutboxStats(
             device_id=self.device_id,
             epoch=self.epoch,
             pending=pending,
-            delivered=rows - pending - dead,
+            delivered=sum(records.values()) - pending - dead,
             dead=dead,
+            held=held,
+            waiting={lane.name.lower(): count for lane, count in self.waiting().items()},
+            records=records,
+            lost=untold + sum(_lost_by(row) for row in self._of_kind("gap")),
             oldest_pending_s=_age_s(oldest[0][0]) if oldest else None,
             last_seq=last,
         )
+
+    def finding(self, finding_id: str) -> OutboxRow | None:
+        """The finding of this id; None when it is not, or no longer, in the journal."""
+        return self._one("AND id = ?", finding_id)
+
+    def last_finding(self) -> OutboxRow | None:
+        """The newest one; None without any."""
+        return self._one("")
+
+    def _one(self, where: str, *values: str) -> OutboxRow | None:
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = 'finding'"
+        rows = self._read(f"{sql} {where} ORDER BY seq DESC LIMIT 1", *values)
+        return OutboxRow(*rows[0]) if rows else None
+
+    def _of_kind(self, kind: RecordKind) -> list[OutboxRow]:
+        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = ? ORDER BY seq"
+        return [OutboxRow(*row) for row in self._read(sql, kind)]
 
     def reasons(self, seqs: Iterable[int]) -> dict[int, str]:
         """Why dead rows were rejected."""
@@ -189,7 +280,7 @@ class Outbox:
         """The journal's records in order, page by page: no transaction stays open between them."""
         last = 0
         while rows := self._read(
-            f"SELECT seq, kind, id, exam_id, created_at, body FROM journal WHERE seq > ? AND {_WHERE[which]}"
+            f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE seq > ? AND {_WHERE[which]}"
             " ORDER BY seq LIMIT ?",
             last,
             page,
@@ -197,11 +288,16 @@ class Outbox:
             yield from (OutboxRow(*row) for row in rows)
             last = rows[-1][0]
 
-    def _read(self, sql: str, *values: int) -> list[tuple[Any, ...]]:
+    def _read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
+
+
+def _lost_by(row: OutboxRow) -> int:
+    gap = msgspec.json.decode(row.body, type=Gap)
+    return sum(last - first + 1 for first, last in gap.ranges)
 
 
 def _age_s(created_at: str) -> float:

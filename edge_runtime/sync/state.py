@@ -144,6 +144,12 @@ def file_mark(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def free_mb(path: Path) -> int:
+    """What the disk of `path` has left for this user."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize >> 20
+
+
 class Reserve:
     """A file that keeps `size_bytes` of the disk for findings, given up when everything else is full."""
 

@@ -1,9 +1,10 @@
 """The topics of the wire, as values that are checked where they are made. Knows nothing about payloads.
 
-    er/v1/{tenant}/{site}/{device}/evt/finding     device to cloud, one finding
-    er/v1/{tenant}/{site}/{device}/evt/event       device to cloud, one exam event
+    er/v1/{tenant}/{site}/{device}/evt/{kind}      device to cloud, one record: finding, event, mask, telemetry, gap, audit
     er/v1/{tenant}/{site}/{device}/state           retained; online, offline, and offline again as the will
     er/v1/{tenant}/{site}/{device}/rcpt            cloud to device, receipts; only a consumer may publish
+    er/v1/{tenant}/{site}/{device}/cmd/{name}      cloud to device, signed commands; only an operator may publish
+    er/v1/{tenant}/{site}/{device}/rsp             device to cloud, the answers to commands
 
 A major version of the schema is a new second level.
 """
@@ -12,11 +13,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from edge_runtime.errors import ConfigError
-
-EventKind = Literal["finding", "event"]
+from edge_runtime.records import RecordKind
 
 ROOT = "er/v1"
 EVENTS_FILTER = f"$share/er/{ROOT}/+/+/+/evt/#"  # one group: each message reaches one consumer
@@ -46,8 +46,8 @@ class DeviceTopics:
     def prefix(self) -> str:
         return f"{ROOT}/{self.tenant}/{self.site}/{self.device}"
 
-    def event(self, kind: EventKind) -> str:
-        """Where findings or exam events go."""
+    def event(self, kind: RecordKind) -> str:
+        """Where records of this kind go."""
         return f"{self.prefix}/evt/{kind}"
 
     @property
@@ -58,24 +58,32 @@ class DeviceTopics:
     def receipts(self) -> str:
         return f"{self.prefix}/rcpt"
 
+    def command(self, name: str) -> str:
+        """Where the command of this name is awaited; `+` for all of them."""
+        return f"{self.prefix}/cmd/{name}"
+
+    @property
+    def responses(self) -> str:
+        return f"{self.prefix}/rsp"
+
 
 @dataclass(frozen=True, slots=True)
 class EventTopic:
-    """A topic that a consumer received an event on."""
+    """A topic that a consumer received a record on."""
 
     device: DeviceTopics
-    kind: EventKind
+    kind: RecordKind
+
+
+_KINDS: dict[str, RecordKind] = {kind: kind for kind in get_args(RecordKind)}
 
 
 def parse_event(topic: str) -> EventTopic | None:
-    """The device and kind that `topic` names; None when it is not an event's topic of this version."""
+    """The device and kind that `topic` names; None when it is not a record's topic of this version."""
     levels = topic.split("/")
-    if len(levels) != 7 or "/".join(levels[:2]) != ROOT or levels[5] != "evt":
+    if len(levels) != 7 or "/".join(levels[:2]) != ROOT or levels[5] != "evt" or levels[6] not in _KINDS:
         return None
     try:
-        device = DeviceTopics(*levels[2:5])
+        return EventTopic(DeviceTopics(*levels[2:5]), _KINDS[levels[6]])
     except ConfigError:
         return None
-    if levels[6] == "finding":
-        return EventTopic(device, "finding")
-    return EventTopic(device, "event") if levels[6] == "event" else None

@@ -12,20 +12,34 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from edge_runtime import __version__, clock
-from edge_runtime.config import Site
-from edge_runtime.errors import EdgeError, JournalError, UplinkError
+from edge_runtime import clock
+from edge_runtime.codes import Clock
+from edge_runtime.config import JournalLimits, Site
+from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
+from edge_runtime.sync.audits import Audits
+from edge_runtime.sync.certificates import Certificates
+from edge_runtime.sync.commanded import PROFILE_KEY
+from edge_runtime.sync.commander import Commander
+from edge_runtime.sync.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.flight import Pace
-from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Message, Settings, Tls
+from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.ledger import Ledger, UplinkReport
+from edge_runtime.sync.link import CONNECT_TIMEOUT_S, Broker, Link, Settings, Tls
+from edge_runtime.sync.link_file import LinkFile
+from edge_runtime.sync.link_state import LinkMachine, LinkState, Patience
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.session import Ledger, Session, UplinkReport
+from edge_runtime.sync.reason_codes import LinkError, Trouble
+from edge_runtime.sync.said import Discretion, Said
+from edge_runtime.sync.session import Proof, Session
+from edge_runtime.sync.signing import NO_KEYS, TrustedKeys
+from edge_runtime.sync.speed import LinkChoice, Speed
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
-from edge_runtime.sync.wire import DeviceState, encode_state
 
 LONGEST_S = 1e9  # thirty years
+MOST_RECEIVED = 128 * 2**10  # a receipt of 1000 ranges has 40 kB, a command 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +51,17 @@ class UplinkSettings:
     tenant: str = Site().tenant
     site: str = Site().site
     pace: Pace = field(default_factory=Pace)
+    link: LinkChoice = "auto"
+    ack: Proof = "receipt"
     backoff_s: float = 0.5  # the first pause between connection tries, doubled, each with 50 % jitter
     backoff_max_s: float = 60.0
+    refused_s: float = 60.0  # the least pause where a person must mend something
+    certificates_s: float = 30.0  # between two looks at the TLS files
     puback_timeout_s: float = 20.0  # a broker that owes a PUBACK this long is gone: drop the line
     state_every_s: float = 300.0
     keepalive_s: int = 30
+    command_keys: Path | None = None  # a file or folder of PEM; without one every command is refused
+    journal: JournalLimits = field(default_factory=JournalLimits)
 
 
 class Uplink:
@@ -58,11 +78,25 @@ class Uplink:
     ) -> None:
         self._state_dir, self._settings, self._stop = state_dir, settings, stop
         self._on_notice, self._on_progress = on_notice, on_progress
-        self._ledger = Ledger(notice=self._notice, progress=self._progress, over=self._over)
+        link = LinkMachine(Patience(settings.backoff_s, settings.backoff_max_s, settings.refused_s))
+        self._ledger = Ledger(self._notice, self._progress, self._over, link, Speed(settings.link))
+        self._link_file = LinkFile(state_dir, str(settings.broker))
+        self._certificates = Certificates(settings.tls, settings.certificates_s)
+        private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
+        self._discretion = Discretion(str(path) for path in private if path is not None)
+        self._said = Said(self._discretion)
+        self._audits = Audits(self._journal, self._notice)
+        self._commander = Commander(self._audits, self._notice)
         self._last_notice = ""
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
-        self._tries = 0
+        self._released = False
+        self._warned = ""
+
+    @property
+    def report(self) -> UplinkReport:
+        """What has been done so far; read from any thread."""
+        return self._ledger.report
 
     def run(self, *, once: bool = False, timeout_s: float = 60.0) -> UplinkReport:
         """With `once`, raises UplinkError, saying how many rows remain after `timeout_s` or were rejected.
@@ -74,83 +108,175 @@ class Uplink:
             self._deadline_ns = self._started_ns + int(min(timeout_s, LONGEST_S) * 1e9)
             with Outbox(self._state_dir):  # raises JournalError at once: there is nothing to wait for
                 site_key(self._state_dir)
-        finished = False
-        while not finished and not self._over():
-            try:
-                with Outbox(self._state_dir) as outbox:
-                    report.device_id, report.remaining = outbox.device_id, outbox.pending_count()
-                    finished = (once and report.remaining == 0) or self._session(outbox, once)
-            except JournalError as exc:
-                self._notice(f"{exc}; waiting for it")
-                self._stop.wait(0.5)
-            except UplinkError as exc:
-                self._notice(str(exc))
-                self._pause()
+        try:
+            finished = self._until_done(once)
+        finally:
+            self._audits.close()
+            self._ledger.link.stopped()
+            self._show()
         self._progress()
         if once and not self._stop.is_set():
             if report.remaining or not finished:
                 raise UplinkError(self._what_remains(report.remaining, report.seconds))
-            if report.rejected:
+            if report.rejected or report.held:
                 raise UplinkError(
-                    f"uplink: the cloud rejected {report.rejected} rows, kept here; see `outbox list --which dead`"
+                    f"uplink: {report.rejected} rows rejected by the cloud, {report.held} not taken by the broker,"
+                    " kept here; see `outbox list --which dead`"
                 )
         return report
+
+    def _until_done(self, once: bool) -> bool:
+        """Connection after connection; True when nothing is left to do, False when stopped or out of time."""
+        report = self._ledger.report
+        while not self._over():
+            try:
+                with Outbox(self._state_dir) as outbox:
+                    self._release(outbox)
+                    report.device_id, report.remaining = outbox.device_id, outbox.pending_count()
+                    if (once and report.remaining == 0) or self._session(outbox, once):
+                        return True
+            except JournalError as exc:
+                self._notice(f"{exc}; waiting for it")
+                self._stop.wait(0.5)
+            except LinkError as exc:
+                self._failed(exc)
+        return False
+
+    def _release(self, outbox: Outbox) -> None:
+        """What an earlier uplink's broker did not take is tried again, once."""
+        if not self._released:
+            outbox.release()
+            self._released = True
 
     def _what_remains(self, remaining: int | None, seconds: float) -> str:
         if not remaining:
             return (
                 f"uplink: not done after {seconds:.0f} s ({self._last_notice or 'the outbox was not read'})"
             )
-        held = f", {len(self._ledger.held)} of them held back" if self._ledger.held else ""
+        held = f", {self._ledger.report.held} held back besides" if self._ledger.report.held else ""
         why = f" ({self._last_notice})" if self._last_notice else ""
         return f"uplink: {remaining} rows remain in the outbox after {seconds:.0f} s{held}{why}"
 
     def _session(self, outbox: Outbox, once: bool) -> bool:
         """One connection, from its start to its end; True when there is nothing left to do."""
-        settings = self._settings
+        settings, ledger = self._settings, self._ledger
         topics = DeviceTopics(settings.tenant, settings.site, outbox.device_id)
-        say = _StateMessages(topics, outbox.epoch, site_key(self._state_dir).key_id)
+        say = StateMessages(
+            topics,
+            outbox.epoch,
+            site_key(self._state_dir).key_id,
+            ledger,
+            lambda: self._commander.session,
+            self._discretion,
+        )
+        self._begin_commands(topics, outbox, say)
+        ledger.link.connecting()
+        self._look_around()
+        self._certificates.taken_into_use()
+        receipts = (topics.receipts,) if settings.ack == "receipt" else ()
+        will = say.offline("lost")
         link = Link.open(
             Settings(
                 broker=settings.broker,
                 client_id=outbox.device_id,
                 tls=settings.tls,
-                will=say("offline", "lost"),
+                will=say.message(will),
                 keepalive_s=settings.keepalive_s,
-                subscribe=topics.receipts,
+                maximum_packet=MOST_RECEIVED,
+                subscribe=(*receipts, topics.command("+"), topics.state),
+                needed=len(receipts),
             ),
             self._stop,
             self._seconds_left(CONNECT_TIMEOUT_S),
         )
         if link is None:
             return True
+        if will.session is not None:
+            ledger.wills.add(will.session)
         self._connected()
+        if topics.command("+") in link.not_subscribed:
+            self._notice(f"the broker keeps commands from this device ({topics.command('+')})")
         session = Session(
             outbox,
             link,
             topics,
-            lambda pending: say("online", "connected", pending),
-            self._ledger,
+            lambda pending: say.message(say.online(pending)),
+            ledger,
             settings.pace,
+            settings.ack,
+            self._commander,
         )
         try:
-            session.drain(
+            end = session.drain(
                 until_empty=once,
                 puback_timeout_s=settings.puback_timeout_s,
                 state_every_s=settings.state_every_s,
+                certificates=self._certificates,
+                look_around=self._look_around,
             )
         except EdgeError:
             link.drop()
-            if session.fruitful:
-                self._tries = 0
             raise
-        link.close(last=say("offline", "stopped"))
-        return not outbox.replaced()
+        if end == "certificates":
+            self._notice("there are new TLS files; connecting anew with them")
+            link.close()
+            return False
+        link.close(last=say.message(say.offline("stopped")))
+        return end != "replaced"
+
+    def _journal(self) -> Journal:
+        """For the audits of commands; never one in a directory that is gone."""
+        with Outbox(self._state_dir):
+            return Journal.open_within(self._state_dir, self._settings.journal)
+
+    def _begin_commands(self, topics: DeviceTopics, outbox: Outbox, say: StateMessages) -> None:
+        """A session of its own for each connection, the keys as they are now, the profile that was last commanded."""
+        keys = NO_KEYS
+        if self._settings.command_keys is not None:
+            try:
+                keys = TrustedKeys.load(self._settings.command_keys)
+            except ConfigError as exc:  # they were good at the start
+                self._notice(f"{exc}; every command is refused")
+        for choice in get_args(LinkChoice):
+            if outbox.facts.get(PROFILE_KEY) == choice:
+                self._ledger.speed.choose(choice)
+        ways = UplinkWays(self._said, self._ledger, lambda: say.online(outbox.pending_count()))
+        self._commander.begin(topics, keys, outbox, ways)
+
+    def _look_around(self) -> None:
+        """What is to be mended on this device, and the link's state for its other processes."""
+        alerts, now_ns = self._ledger.alerts, clock.monotonic_ns()
+        if warning := self._certificates.warning():
+            alerts.sound("certificate_ends", warning)
+            if self._ledger.link.state.connected and warning != self._warned:
+                self._warned = warning
+                self._notice(warning)
+        else:
+            alerts.mended("certificate_ends")
+        if clock.clock_quality() is Clock.UNSYNCED:
+            alerts.sound(
+                "clock_unsynced", "wall time is nobody's: this device's clock was never set by a service"
+            )
+        else:
+            alerts.mended("clock_unsynced")
+        if self._ledger.link.two_of_one_id(now_ns):
+            alerts.sound(
+                "taken_over", "another device connects under this device's id; give one of them a new one"
+            )
+        else:
+            alerts.mended("taken_over")
+        self._show()
+
+    def _show(self) -> None:
+        link = self._ledger.link
+        self._link_file.show(link.state, link.why, self._ledger.alerts.standing)
 
     def _connected(self) -> None:
+        self._ledger.link.connected(self._ledger.speed.slow)
         self._ledger.report.connects += 1
         waiting = self._ledger.report.remaining
         self._notice(f"broker {self._settings.broker}: connected, {waiting} rows wait")
+        self._show()
 
     def _over(self) -> bool:
         return self._stop.is_set() or (
@@ -162,42 +288,29 @@ class Uplink:
             return at_most
         return min(at_most, max(0.1, (self._deadline_ns - clock.monotonic_ns()) / 1e9))
 
-    def _pause(self) -> None:
-        """Waits before the next try, longer each time; the jitter keeps a fleet from coming back as one."""
-        wait_s = min(self._settings.backoff_max_s, self._settings.backoff_s * 2 ** min(self._tries, 10))
-        self._tries += 1
-        self._stop.wait(self._seconds_left(wait_s * random.uniform(0.5, 1.5)))
+    def _failed(self, error: LinkError) -> None:
+        """Says it, and waits before the next try; the jitter keeps a fleet from coming back as one."""
+        trouble, why = error.trouble, str(error)
+        if trouble is Trouble.LINE and self._certificates.ended():
+            trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
+        pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns())
+        self._notice(why)
+        self._look_around()
+        pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
+        until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
+        while (left_ns := until_ns - clock.monotonic_ns()) > 0:
+            if self._stop.wait(min(0.5, left_ns / 1e9)):
+                return
+            refused = self._ledger.link.state is LinkState.REFUSED_CERTIFICATE
+            if refused and self._certificates.changed():
+                return
 
     def _notice(self, line: str) -> None:
         if line != self._last_notice:
             self._last_notice = line
+            self._said.add(clock.utc_now(), line)
             self._on_notice(line)
 
     def _progress(self) -> None:
         self._ledger.report.seconds = (clock.monotonic_ns() - self._started_ns) / 1e9
         self._on_progress(self._ledger.report)
-
-
-class _StateMessages:
-    """Makes the retained state messages of one device."""
-
-    def __init__(self, topics: DeviceTopics, epoch: str, site_key_id: str) -> None:
-        self._topics, self._epoch, self._site_key_id = topics, epoch, site_key_id
-
-    def __call__(
-        self,
-        state: Literal["online", "offline"],
-        why: Literal["connected", "stopped", "lost"],
-        pending: int | None = None,
-    ) -> Message:
-        state_now = DeviceState(
-            device_id=self._topics.device,
-            state=state,
-            why=why,
-            version=__version__,
-            at=None if why == "lost" else clock.utc_now(),
-            epoch=self._epoch,
-            site_key_id=self._site_key_id,
-            pending=pending,
-        )
-        return Message(self._topics.state, encode_state(state_now), retain=True)

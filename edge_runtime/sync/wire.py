@@ -1,7 +1,7 @@
-"""What crosses the wire: a finding without what is personal, receipts back, the device's state.
+"""What crosses the wire: a record without what is personal, receipts back, the device's state.
 
-What is sent is made from the types, so a key that the schema does not know cannot leave, and `source.name` and
-the masks' pixels are taken out. Knows nothing about MQTT connections or SQLite.
+What is sent is decoded into types that have no field for a source's name or for a mask's pixels in a finding, and that
+know no key outside the schema: such things cannot leave. Knows nothing about MQTT connections or SQLite.
 """
 
 from __future__ import annotations
@@ -11,42 +11,74 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edge_runtime.codes import Clock
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.topics import EventKind
-from edge_runtime.types import SCHEMA_VERSION, ExamEvent, Finding
+from edge_runtime.records import Audit, Gap, MaskMessage, RecordKind, Seq, Telemetry
+from edge_runtime.types import SCHEMA_VERSION, ExamEvent, Finding, MaskRecord, Record, SourceUsed
 
 RECEIPT_VERSION = 1
 REASON_CHARS = 200
 MAX_RANGES = 1000  # of one receipt: 20 kB at most
-CONTENT_TYPE: dict[EventKind, str] = {
-    "finding": "application/vnd.edge-runtime.finding+json",
-    "event": "application/vnd.edge-runtime.event+json",
+CONTENT_TYPE: dict[RecordKind, str] = {
+    kind: f"application/vnd.edge-runtime.{kind}+json"
+    for kind in ("finding", "event", "mask", "telemetry", "gap", "audit")
 }
 RECEIPT_CONTENT_TYPE = "application/vnd.edge-runtime.receipt+json"
 
 SeqRange = tuple[int, int]  # first and last, both included
-Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+def _without(record: type[msgspec.Struct], *names: str, **other_types: Any) -> Any:
+    """The type of `record` as it may leave: without these fields, with other types for those."""
+    fields = [
+        (field.name, other_types.get(field.name, field.type))
+        if field.default is msgspec.NODEFAULT
+        else (field.name, other_types.get(field.name, field.type), field.default)
+        for field in msgspec.structs.fields(record)
+        if field.name not in names
+    ]
+    return msgspec.defstruct(record.__name__, fields, bases=(Record,), frozen=True, kw_only=True)
+
+
+_SentMask: Any = _without(MaskRecord, "data")
+SentFinding: Any = _without(Finding, source=_without(SourceUsed, "name"), masks=tuple[_SentMask, ...])
+SENT: dict[RecordKind, Any] = {
+    "finding": SentFinding,
+    "event": ExamEvent,
+    "mask": MaskMessage,
+    "telemetry": Telemetry,
+    "gap": Gap,
+    "audit": Audit,
+}
 
 _encoder = msgspec.json.Encoder(order="deterministic")
-_finding = msgspec.json.Decoder(Finding)
-_event = msgspec.json.Decoder(ExamEvent)
+_decoders: dict[RecordKind, Any] = {kind: msgspec.json.Decoder(sent) for kind, sent in SENT.items()}
 
 
-def outgoing(kind: EventKind, body: bytes) -> bytes:
-    """The journal's `body` as it may leave: no source name, no mask pixels, no key outside the schema.
+def outgoing(kind: RecordKind, body: bytes, *, thin: bool = False) -> bytes:
+    """The journal's `body` as it may leave: no source name, no key outside the schema.
 
-    Raises UplinkError when the body is not of this schema: such a row can never be sent.
+    With `thin`, for a slow link, a finding goes without the times of its stages and the digests of its masks, whose
+    pixels follow in a record of their own. Raises UplinkError when the body is not of this schema: such a row can never
+    be sent.
     """
     try:
-        record = _finding.decode(body) if kind == "finding" else _event.decode(body)
+        record = _decoders[kind].decode(body)
+        return _encoder.encode(_thinned(record) if thin and kind == "finding" else record)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise UplinkError(f"{kind} does not fit schema {SCHEMA_VERSION}: {exc}") from exc
-    plain: dict[str, Any] = msgspec.to_builtins(record)
-    if kind == "finding":
-        del plain["source"]["name"]
-        for mask in plain["masks"]:
-            del mask["data"]
-    return _encoder.encode(plain)
+
+
+def _thinned(finding: Any) -> Any:
+    return msgspec.structs.replace(
+        finding,
+        timing=msgspec.structs.replace(finding.timing, stages_ms={}),
+        masks=tuple(msgspec.structs.replace(mask, sha256=None) for mask in finding.masks),
+    )
+
+
+# `encoding`: not a word on the record, only on how it was packed: send it again as plain JSON
+RejectCode = Literal["encoding", "schema", "refused"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +89,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["stored", "rejected"]
     ranges: tuple[tuple[Seq, Seq], ...]
     reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS)] | None = None  # why they were rejected
+    code: RejectCode | None = None  # the same for a machine
 
 
 _receipt = msgspec.json.Decoder(Receipt)
@@ -95,8 +128,29 @@ def ranges_of(seqs: Iterable[int]) -> tuple[SeqRange, ...]:
     return tuple(ranges)
 
 
+AlertCode = Literal[
+    "certificate_ends",  # within two weeks
+    "not_authorised",  # the broker takes some kinds of records and not this one
+    "taken_over",  # another device connects under this id
+    "dead_letters",  # records that the cloud rejected, or that this broker cannot take
+    "records_lost",  # masks or telemetry were removed unsent
+    "disk_full",
+    "clock_unsynced",
+]
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person should mend; there until it is mended, acknowledged or not."""
+
+    id: str
+    code: AlertCode
+    text: str
+    since: str
+    acknowledged: bool = False
+
+
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
-    """The retained state message. Said on every connect, on a clean stop, and by the will."""
+    """The retained state message. Said on every connect, when it changes, on a clean stop, and by the will."""
 
     v: int = 1
     device_id: str
@@ -104,10 +158,25 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
     why: Literal["connected", "stopped", "lost"]
     version: str
     at: str | None = None  # UTC; null in the will, which is written before it is true
+    clock: Clock | None = None  # how far `at` can be trusted
     epoch: str | None = None
     site_key_id: str | None = None  # of the key that pseudonyms are made with
+    session: str | None = None  # of this connection: a command must name it
+    link: Literal["online", "slow"] | None = None
     pending: int | None = None
+    alerts: tuple[Alert, ...] = ()
 
 
 def encode_state(state: DeviceState) -> bytes:
     return _encoder.encode(state)
+
+
+_state = msgspec.json.Decoder(DeviceState)
+
+
+def decode_state(payload: bytes) -> DeviceState:
+    """Raises UplinkError for what is no state of a version we know."""
+    try:
+        return _state.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise UplinkError(f"device state: cannot be read ({exc})") from exc

@@ -2,106 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge_runtime.cloud.store import Poison, RowRefusedError, Store, StoreRow, open_store
+from edge_runtime.cloud.store import RowRefusedError, Store, open_store
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
-from tests.brokers import free_port
-
-ROW = StoreRow(
-    "finding",
-    "dev-1",
-    "f1",
-    7,
-    "e1",
-    "exam é",
-    "2026-01-01T00:00:00.000Z",
-    "2026-01-01T00:00:01.000Z",
-    '{"b": 1.50}',
-)
-POISON = Poison("d1", "er/v1/a/b/c/evt/finding", "not JSON", "2026-01-01T00:00:01.000Z", b"\x00\xff")
-
-
-def _postgres_programs() -> Path | None:
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "postgres").exists()), None)
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of our own in a temporary folder; run as nobody where we are root, which it refuses."""
-    programs = _postgres_programs()
-    if find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed (pip install 'edge-runtime[cloud]')")
-    if programs is None:
-        pytest.skip("no PostgreSQL server found (apt install postgresql)")
-    user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory() as folder:  # not pytest's: nobody may not enter those
-        if user:
-            shutil.chown(folder, "nobody")
-        quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **user}
-        subprocess.run(
-            [programs / "initdb", "-D", "data", "-U", "er", "-A", "trust", "-E", "UTF8", "-N"], **quiet
-        )
-        port = free_port()
-        options = f"-p {port} -k {folder} -h 127.0.0.1 -c synchronous_commit=off"
-        start = [programs / "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start"]
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
-        yield f"postgresql://er@127.0.0.1:{port}/postgres"
-        subprocess.run([programs / "pg_ctl", "-D", "data", "-m", "immediate", "stop"], **quiet)
-
-
-Reader = Callable[[str], list[tuple[Any, ...]]]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/cloud.db"
-    url: str = request.getfixturevalue("postgres_url")
-    import psycopg
-
-    with psycopg.connect(url) as db:
-        db.execute("DROP TABLE IF EXISTS findings, events, quarantine")
-    return url
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with closing(open_store(url)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def read(url: str) -> Reader:
-    """Runs a query over a connection of its own: only what is committed is seen."""
-
-    def run(sql: str) -> list[tuple[Any, ...]]:
-        if url.startswith("sqlite"):
-            import sqlite3
-
-            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
-                return db.execute(sql).fetchall()
-        import psycopg
-
-        with psycopg.connect(url) as db:
-            return [tuple(row) for row in db.execute(sql.encode()).fetchall()]
-
-    return run
+from tests.cloud.conftest import POISON, ROW, Reader
 
 
 def test_a_finding_is_stored_with_the_columns_of_the_contract_and_its_body_to_the_letter(
@@ -109,12 +18,12 @@ def test_a_finding_is_stored_with_the_columns_of_the_contract_and_its_body_to_th
 ) -> None:
     assert store.put([ROW]).findings == 1
     sql = "SELECT device_id, finding_id, seq, epoch, exam_id, created_at, received_at, body FROM findings"
-    assert read(sql) == [ROW.values()]
+    assert read(sql) == [ROW[1:9]]
 
 
 def test_a_finding_that_comes_again_is_stored_once_and_counted_as_not_new(store: Store, read: Reader) -> None:
-    store.put([ROW, replace(ROW, id="f2", seq=8)])
-    again = store.put([replace(ROW, received_at="later"), replace(ROW, id="f3", seq=9)])
+    store.put([ROW, ROW._replace(id="f2", seq=8)])
+    again = store.put([ROW._replace(received_at="later"), ROW._replace(id="f3", seq=9)])
     assert again.findings == 1
     assert read("SELECT count(*), min(received_at) FROM findings") == [(3, ROW.received_at)]
 
@@ -125,7 +34,7 @@ def test_a_finding_twice_in_one_batch_is_stored_once(store: Store, read: Reader)
 
 
 def test_events_have_their_own_table(store: Store, read: Reader) -> None:
-    result = store.put([replace(ROW, kind="event", id="e1"), ROW])
+    result = store.put([ROW._replace(kind="event", id="e1"), ROW])
     assert (result.findings, result.events) == (1, 1)
     assert read("SELECT event_id FROM events") == [("e1",)]
 
@@ -143,7 +52,7 @@ def test_a_row_that_the_database_refuses_takes_the_batch_with_it_and_the_store_l
     store: Store, read: Reader
 ) -> None:
     with pytest.raises(RowRefusedError):
-        store.put([ROW, replace(ROW, id="f2", seq=2**70)])
+        store.put([ROW, ROW._replace(id="f2", seq=2**70)])
     assert read("SELECT count(*) FROM findings") == [(0,)]
     assert store.put([ROW]).findings == 1
 
@@ -173,7 +82,7 @@ def test_a_damaged_database_is_an_outage_and_never_a_refusal_of_the_row(tmp_path
     path = tmp_path / "cloud.db"
     with closing(open_store(f"sqlite:///{path}")) as store:
         for n in range(100):
-            store.put([replace(ROW, id=f"f{n}", body="x" * 2000)])
+            store.put([ROW._replace(id=f"f{n}", body="x" * 2000)])
     damaged = bytearray(path.read_bytes())
     damaged[8192:] = b"\xff" * (len(damaged) - 8192)
     whole = path.read_bytes()
@@ -182,11 +91,11 @@ def test_a_damaged_database_is_an_outage_and_never_a_refusal_of_the_row(tmp_path
         pytest.raises(UplinkError, match="malformed") as caught,
         closing(open_store(f"sqlite:///{path}")) as store,
     ):
-        store.put([replace(ROW, id="new")])
+        store.put([ROW._replace(id="new")])
     assert not isinstance(caught.value, RowRefusedError)
     path.write_bytes(whole)
     with closing(open_store(f"sqlite:///{path}")) as store:
-        assert store.put([replace(ROW, id="new")]).findings == 1
+        assert store.put([ROW._replace(id="new")]).findings == 1
 
 
 def test_a_database_that_was_replaced_takes_no_row_that_nobody_could_read(tmp_path: Path) -> None:
@@ -194,7 +103,7 @@ def test_a_database_that_was_replaced_takes_no_row_that_nobody_could_read(tmp_pa
         store.put([ROW])
         (tmp_path / "cloud.db").rename(tmp_path / "old.db")
         with pytest.raises(UplinkError, match="removed or replaced"):
-            store.put([replace(ROW, id="f2")])
+            store.put([ROW._replace(id="f2")])
 
 
 def test_a_devices_journal_is_refused_as_a_store(tmp_path: Path) -> None:

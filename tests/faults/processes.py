@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -24,9 +25,10 @@ with stop_on_signals() as stop:
 _RECEIVE = "import sys; from edge_runtime.commands import receive; "
 
 
-def start_uplink(state: Path, url: str) -> subprocess.Popen[bytes]:
-    """The uplink as the command runs it, but sooner out of patience."""
-    return subprocess.Popen([sys.executable, "-c", _UPLINK, str(state), url])
+def start_uplink(state: Path, url: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """The uplink as the command runs it, but sooner out of patience; `env` beside this process's own."""
+    program = [sys.executable, "-c", _UPLINK, str(state), url]
+    return subprocess.Popen(program, env={**os.environ, **(env or {})})
 
 
 def start_receive(url: str, store: Path) -> subprocess.Popen[bytes]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,46 +15,21 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.store import Poison, PutResult, SqliteStore, StoreRow
-from edge_runtime.commands import outbox, uplink
-from edge_runtime.errors import UplinkError
-from edge_runtime.sync.flight import Pace
-from edge_runtime.sync.journal import Journal
+from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
+from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.sync.link import Broker
 from edge_runtime.sync.uplink import Uplink, UplinkSettings
-from edge_runtime.types import SCHEMA_VERSION
-from tests.brokers import Mosquitto, make_certificates
-from tests.builders import report
+from tests.brokers import Mosquitto
+from tests.faults.ends import FAST, Setting
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
 from tests.patience import within
 
 pytestmark = [pytest.mark.broker]
 
-FAST = Pace(window=50, receipt_timeout_s=0.5, probe_s=0.1, probe_max_s=0.5)
-
-
-class Setting:
-    """A state directory with reported findings, and a cloud database beside it."""
-
-    def __init__(self, folder: Path, findings: int) -> None:
-        self.state, self.store = folder / "state", folder / "cloud.db"
-        self.reported: list[str] = []
-        self.report(findings)
-
-    def report(self, count: int) -> None:
-        with Journal.open(self.state, reserve_bytes=0) as journal:
-            for _ in range(0, count, 50):
-                self.reported += [made.finding_id for made in report(journal, min(50, count))]
-
-    def check(self) -> None:
-        """Every reported finding is in the cloud, each once, and the outbox knows."""
-        until(lambda: outbox.stats(self.state).pending == 0)
-        assert Counter(stored(self.store)) == Counter(self.reported)
-
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
-    return Setting(tmp_path, 2000)
+    return Setting(tmp_path, 1000)
 
 
 def drained_some(setting: Setting, share: float) -> bool:
@@ -102,6 +75,7 @@ def test_the_uplink_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
@@ -111,6 +85,7 @@ def test_the_consumer_killed_in_mid_drain_loses_nothing_and_doubles_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
     setting: Setting, broker: Mosquitto
 ) -> None:
@@ -122,6 +97,7 @@ def test_a_broker_killed_and_restarted_without_memory_loses_nothing(
         setting.check()
 
 
+@pytest.mark.slow
 def test_findings_reported_while_the_uplink_runs_are_delivered_within_a_second(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
@@ -181,84 +157,6 @@ def test_a_consumer_that_dies_between_commit_and_receipt_costs_a_second_delivery
     assert done.sent > done.delivered == 300
 
 
-def test_receipts_that_are_lost_are_made_good_by_sending_again(tmp_path: Path) -> None:
-    setting = Setting(tmp_path, 200)
-    acl = tmp_path / "acl"
-    acl.write_text("topic readwrite #\n")
-    with Mosquitto(tmp_path, f"acl_file {acl}") as broker:
-        receive = start_receive(broker.url, setting.store)
-        try:
-            acl.write_text(
-                "topic write er/v1/+/+/+/evt/#\ntopic read er/v1/+/+/+/evt/#\ntopic readwrite er/v1/+/+/+/state\n"
-            )
-            broker.stop()
-            subscribed = broker.log().count("Received SUBSCRIBE")
-            broker.start()
-            until(lambda: broker.log().count("Received SUBSCRIBE") > subscribed)
-            settings = UplinkSettings(Broker.parse(broker.url), pace=FAST, backoff_max_s=0.3)
-            with pytest.raises(UplinkError, match="200 rows remain"):
-                Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=2.5)
-            until(lambda: len(stored(setting.store)) > 0)
-            acl.write_text("topic readwrite #\n")
-            broker.stop()
-            broker.start()
-            Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=15)
-            setting.check()
-        finally:
-            kill(receive)
-
-
-def test_a_broker_whose_access_list_denies_findings_is_one_line_and_keeps_every_row(tmp_path: Path) -> None:
-    setting = Setting(tmp_path, 50)
-    (tmp_path / "acl").write_text("topic read er/v1/+/+/+/rcpt\ntopic write er/v1/+/+/+/state\n")
-    with (
-        Mosquitto(tmp_path, f"acl_file {tmp_path / 'acl'}") as broker,
-        pytest.raises(UplinkError, match=r"50 rows remain .*Not authorized") as caught,
-    ):
-        uplink.run(setting.state, broker.url, once=True, timeout_s=2)
-    assert "\n" not in str(caught.value)
-    assert outbox.stats(setting.state).pending == 50
-
-
-def test_a_broker_that_wants_a_password_says_so_in_one_line(tmp_path: Path) -> None:
-    setting = Setting(tmp_path, 5)
-    with (
-        Mosquitto(tmp_path, allow_anonymous=False) as broker,
-        pytest.raises(UplinkError, match=r"5 rows remain .*refused \(Not authorized\)"),
-    ):
-        uplink.run(setting.state, broker.url, once=True, timeout_s=1.5)
-
-
-def test_without_a_consumer_the_rows_stay_and_the_uplink_says_whom_it_misses(
-    tmp_path: Path, broker: Mosquitto
-) -> None:
-    setting = Setting(tmp_path, 50)
-    with pytest.raises(UplinkError, match=r"50 rows remain .*no consumer"):
-        uplink.run(setting.state, broker.url, once=True, timeout_s=1.5)
-
-
-def test_poison_is_quarantined_receipted_and_never_sent_again(tmp_path: Path, broker: Mosquitto) -> None:
-    setting = Setting(tmp_path, 3)
-    with closing(sqlite3.connect(setting.state / "findings.db")) as db:
-        found = (f'"{SCHEMA_VERSION}"', '"2.0"')
-        db.execute("UPDATE journal SET body = replace(body, ?, ?) WHERE seq = 2", found)
-        db.commit()
-    receive = start_receive(broker.url, setting.store)
-    try:
-        with pytest.raises(UplinkError, match="rejected 1 rows"):
-            uplink.run(setting.state, broker.url, once=True, timeout_s=15)
-        stats = outbox.stats(setting.state)
-        assert (stats.delivered, stats.dead, stats.pending) == (2, 1, 0)
-        (dead,) = outbox.list_rows(setting.state, which="dead")
-        assert dead.seq == 2
-        assert dead.reason is not None
-        assert "schema 2.0" in dead.reason
-        with closing(sqlite3.connect(setting.store)) as db:
-            assert db.execute("SELECT count(*) FROM quarantine").fetchone() == (1,)
-    finally:
-        kill(receive)
-
-
 # ---------------------------------------------------------------- state, stopping, TLS
 
 
@@ -294,31 +192,3 @@ def test_the_retained_state_says_online_then_offline_on_a_stop_and_lost_on_a_kil
                 assert f'"why":"{why}"' in said
         finally:
             watcher.kill()
-
-
-def test_findings_go_over_mutual_tls_and_an_unknown_authority_is_refused_in_one_line(tmp_path: Path) -> None:
-    setting = Setting(tmp_path, 20)
-    make_certificates(tmp_path)
-    (tmp_path / "other").mkdir()
-    make_certificates(tmp_path / "other")
-    names = {"cafile": "ca.pem", "certfile": "server.pem", "keyfile": "server.key"}
-    lines = [f"{option} {tmp_path / name}" for option, name in names.items()]
-    mine = {"cert": tmp_path / "client.pem", "key": tmp_path / "client.key"}
-    with Mosquitto(tmp_path, *lines, "require_certificate true", scheme="mqtts") as broker:
-        with pytest.raises(UplinkError, match=r"20 rows remain .*not trusted") as caught:
-            uplink.run(
-                setting.state, broker.url, ca=tmp_path / "other" / "ca.pem", once=True, timeout_s=1, **mine
-            )
-        assert "\n" not in str(caught.value)
-        with pytest.raises(UplinkError, match="20 rows remain"):
-            uplink.run(setting.state, broker.url, ca=tmp_path / "ca.pem", once=True, timeout_s=1)
-        program = (
-            "import sys; from pathlib import Path; from edge_runtime.commands import receive; f = Path(sys.argv[1]);"
-            "receive.run(sys.argv[2], f'sqlite:///{f}/cloud.db', ca=f/'ca.pem', cert=f/'client.pem', key=f/'client.key')"
-        )
-        receive = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), broker.url])
-        try:
-            uplink.run(setting.state, broker.url, ca=tmp_path / "ca.pem", once=True, timeout_s=10, **mine)
-            setting.check()
-        finally:
-            kill(receive)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.store import Poison, PutResult, SqliteStore, StoreRow
+from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
+from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.commands import outbox, receive
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.flight import Pace
@@ -30,6 +31,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+@pytest.mark.slow
 @pytest.mark.broker
 def test_a_limit_is_kept_exactly_and_the_rest_stays_on_the_device(
     state: Path, tmp_path: Path, broker: Mosquitto

@@ -20,6 +20,7 @@ ROWS = [
     ["pipeline", "cloud"],
     ["frames", "sync"],
     ["infer", "measure"],
+    ["records"],
     ["types"],
     ["config", "files", "telemetry"],
     ["clock"],

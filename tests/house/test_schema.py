@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from edge_runtime import codes
-from edge_runtime.types import json_schema
+from edge_runtime.records import json_schema
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "finding.schema.json"
 

@@ -9,6 +9,7 @@ from edge_runtime.codes import SpacingSource
 from edge_runtime.errors import ConfigError
 from edge_runtime.measure import anatomy
 from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.measure.values import told
 from edge_runtime.types import Spacing
 from tests.measure.drawn import ellipse_cells, geometry, mask_of
 
@@ -62,14 +63,16 @@ def drawn(name, spacing=None):
 
 @pytest.mark.parametrize("spacing", [None, Spacing(0.22, 0.2, SpacingSource.META_CSV)], ids=["px", "mm"])
 @pytest.mark.parametrize("name", anatomy._ANATOMIES)
-def test_raw_values_are_the_measured_values_to_the_last_bit(name, spacing):
+def test_raw_values_are_the_measured_values_before_they_are_rounded(name, spacing):
     mask = drawn(name, spacing)
     measured = anatomy.measure(name, mask, spacing, None, MeasureSettings())
     raw = anatomy.raw_values(name, mask, spacing)
     share = raw.pop(anatomy.AREA_SHARE)
     assert raw.keys() == {one.name.value for one in measured}
     shown = {one.name.value: one.value for one in measured if one.value is not None}
-    assert shown == {key: raw[key] for key in shown}
+    assert shown == {
+        one.name.value: told(raw[one.name.value], one.unit) for one in measured if one.value is not None
+    }
     content = mask.geometry.content
     assert share == (mask.labels > 0).sum() / (content.size_hw[0] * content.size_hw[1])
     for one in measured:

@@ -16,6 +16,7 @@ from edge_runtime.codes import Reason, SpacingSource, Status
 from edge_runtime.infer.preprocess import fit_region
 from edge_runtime.measure import fetal_head, growth
 from edge_runtime.measure.settings import MeasureSettings
+from edge_runtime.measure.values import told
 from edge_runtime.types import Box, Spacing, encode
 from tests.measure.drawn import ellipse_cells, geometry, mask_of, perimeter
 from tests.real import DATA, needs_data
@@ -200,7 +201,7 @@ def test_several_parts_are_caution():
 def test_the_evaluated_circumference_is_the_measured_one():
     mask = head(220)
     shown = fetal_head.measure(mask, spaced(), None, CONFIRMED)[0]
-    assert fetal_head.head_circumference_mm(mask, spaced()) == shown.value
+    assert told(fetal_head.head_circumference_mm(mask, spaced()) or 0.0, "mm") == shown.value
 
 
 @settings(max_examples=80, deadline=None)

@@ -124,7 +124,9 @@ def test_every_gives_one_finding_per_frame_and_drops_none(pipeline: Pipeline, tm
     assert [line["source"]["frame_ids"][0].partition(".")[0] for line in lines] == [
         str(i) for i in range(200)
     ]
-    assert [line["seq"] for line in lines] == list(range(2, 202))  # 1 is the exam's start
+    assert [line["seq"] for line in lines] == list(
+        range(2, 402, 2)
+    )  # 1 is the exam's start, each mask is one too
 
 
 def test_newest_never_waits_and_takes_the_newest_frame_next(tmp_path: Path) -> None:

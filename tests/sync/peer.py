@@ -8,10 +8,20 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP = 1, 2, 3, 4, 8, 9, 12, 13
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
+    1,
+    2,
+    3,
+    4,
+    8,
+    9,
+    12,
+    13,
+    14,
+)
 
 
 @dataclass
@@ -25,6 +35,10 @@ class Peer:
         0,
     )  # of each finding in turn, the last for all that follow; None: silence
     cut_on_finding: bool = False  # closes the connection instead of answering a finding
+    of_kind: Mapping[str, int] = field(default_factory=dict)  # instead, for records of this kind
+    disconnect: int | None = None  # said instead of answering a record; then the connection is closed
+    alias_max: int | None = None
+    bodies: list[bytes] = field(default_factory=list)  # of the records, as they came
     published: list[tuple[str, int]] = field(default_factory=list)  # (topic, length) as they came
     most_unanswered: int = 0
     connections: int = 0
@@ -56,6 +70,7 @@ class Peer:
             self.connections += 1
             with line:
                 line.settimeout(0.05)
+                self._say = line.sendall
                 self._talk(line)
 
     def _talk(self, line: socket.socket) -> None:
@@ -88,6 +103,8 @@ class Peer:
         if kind == CONNECT:
             limits = b"" if self.receive_max is None else b"\x21" + struct.pack(">H", self.receive_max)
             limits += b"" if self.max_packet is None else b"\x27" + struct.pack(">I", self.max_packet)
+            limits += b"" if self.alias_max is None else b"\x22" + struct.pack(">H", self.alias_max)
+            self._aliases: dict[int, str] = {}
             return _frame(CONNACK, bytes([0, self.connack, len(limits)]) + limits)
         if kind == SUBSCRIBE:
             return _frame(SUBACK, body[:2] + b"\x00\x01")
@@ -97,11 +114,19 @@ class Peer:
             return b""
         length = struct.unpack(">H", body[:2])[0]
         topic, mid = body[2 : 2 + length].decode(), body[2 + length : 4 + length]
+        if (alias := _alias(body[4 + length :])) is not None:
+            topic = self._aliases.setdefault(alias, topic)
         self.published.append((topic, len(body)))
         if "/evt/" not in topic:
             return _frame(PUBACK, mid + b"\x00\x00")
+        self.bodies.append(body)
         if self.cut_on_finding:
             return None
+        if self.disconnect is not None:
+            self._say(_frame(DISCONNECT, bytes([self.disconnect, 0])))
+            return None
+        if (refusal := self.of_kind.get(topic.rpartition("/")[2])) is not None:
+            return _frame(PUBACK, mid + bytes([refusal, 0]))
         code = self.puback[min(self._findings, len(self.puback) - 1)]
         self._findings += 1
         return b"" if code is None else _frame(PUBACK, mid + bytes([code, 0]))
@@ -116,6 +141,18 @@ def _packet(data: bytes) -> tuple[int, bytes, bytes] | None:
         if not data[at] & 0x80:
             end = at + 1 + length
             return (data[0] >> 4, data[at + 1 : end], data[end:]) if len(data) >= end else None
+    return None
+
+
+def _alias(after_mid: bytes) -> int | None:
+    """The topic alias among a PUBLISH's properties; each kind of property that this project sends is known."""
+    at, end = 1, 1 + after_mid[0]  # they are shorter than 128 bytes together, or there is no alias
+    while at < min(end, len(after_mid)) and after_mid[0] < 128:
+        if after_mid[at] == 0x23:
+            return int.from_bytes(after_mid[at + 1 : at + 3], "big")
+        for _ in range(2 if after_mid[at] == 0x26 else 1):
+            at += 2 + int.from_bytes(after_mid[at + 1 : at + 3], "big")
+        at += 1
     return None
 
 

@@ -19,6 +19,7 @@ from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import Reserve, site_key
 from edge_runtime.types import encode
@@ -56,7 +57,7 @@ def test_a_batch_is_in_the_journal_and_in_the_outbox_as_it_was_reported(
         first = finding(batch.stamp())
         batch.add(first, encode(first))
     with Outbox(state) as outbox:
-        rows = outbox.pending(0, 10)
+        rows = outbox.pending(Lane.FINDING, 0, 10)
         assert [(row.seq, row.kind, row.id) for row in rows] == [
             (1, "event", started.event_id),
             (2, "finding", first.finding_id),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +18,12 @@ from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
 from edge_runtime.sync.flight import Flight, Pace
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.wire import ranges_of
-from tests.builders import report
+from edge_runtime.types import encode
+from tests.builders import finding, report
 
 
 @pytest.fixture
@@ -31,16 +35,16 @@ def state(tmp_path: Path) -> Path:
 
 def test_pending_rows_come_oldest_first_and_page_by_page(state: Path) -> None:
     with Outbox(state) as outbox:
-        assert [row.seq for row in outbox.pending(0, 4)] == [1, 2, 3, 4]
-        assert [row.seq for row in outbox.pending(4, 4)] == [5, 6, 7, 8]
-        assert outbox.pending(10, 4) == []
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 4)] == [1, 2, 3, 4]
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 4, 4)] == [5, 6, 7, 8]
+        assert outbox.pending(Lane.FINDING, 10, 4) == []
 
 
 def test_a_receipt_that_comes_twice_counts_once_and_a_foreign_number_not_at_all(state: Path) -> None:
     with Outbox(state) as outbox:
         assert outbox.settle([(1, 3), (900, 999)]) == (3, 0)
         assert outbox.settle([(1, 4)]) == (1, 0)
-        assert [row.seq for row in outbox.pending(0, 10)] == [5, 6, 7, 8, 9, 10]
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 10)] == [5, 6, 7, 8, 9, 10]
 
 
 def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) -> None:
@@ -78,6 +82,86 @@ def test_a_state_directory_without_a_journal_is_one_clear_line(tmp_path: Path) -
         Outbox(tmp_path / "nothing")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_row_that_this_broker_cannot_take_is_held_and_tried_at_the_next_start(state: Path) -> None:
+    with Outbox(state) as outbox:
+        outbox.hold(3, "5000 bytes, the broker takes 1000")
+        assert [row.seq for row in outbox.records("held")] == [3]
+        stats = outbox.stats()
+        assert (stats.pending, stats.dead, stats.held) == (9, 1, 1)
+        assert outbox.release() == 1
+        assert outbox.stats().pending == 10
+
+
+def test_what_the_cloud_rejected_is_not_released_with_what_is_held(state: Path) -> None:
+    with Outbox(state) as outbox:
+        outbox.settle([], [((2, 2), "schema")])
+        outbox.hold(3, "too large")
+        assert outbox.release() == 1
+        assert [row.seq for row in outbox.records("dead")] == [2]
+
+
+def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(state: Path) -> None:
+    with Outbox(state) as outbox:
+        outbox.settle([(1, 8)], [((9, 9), "schema")])
+        outbox._db.execute("DELETE FROM journal WHERE seq IN (2, 3, 6)")
+        kept = outbox.kept([(1, 4), (6, 50)])
+        assert (kept.here, kept.dead, kept.gone) == ((1, 4, 7, 8, 10), (9,), (2, 3, 6))
+        for statement, values in outbox.resend([(1, 4), (6, 50)]):
+            outbox._db.execute(statement, values)
+        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 20)] == [1, 4, 7, 8, 10]
+        assert [row.seq for row in outbox.records("dead")] == [9]
+
+
+def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "findings.db", isolation_level=None) as db:
+        for statement in VERSION_1:
+            db.execute(statement)
+        db.execute("INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1')")
+        db.executemany(
+            "INSERT INTO journal VALUES (?, 'finding', ?, 'x', 't', 'b')", [(1, "a"), (2, "b"), (9, "c")]
+        )
+        db.execute("DELETE FROM journal WHERE seq = 9")
+        db.execute("INSERT INTO outbox VALUES (2)")
+        db.execute("INSERT INTO dead VALUES (1, 'schema')")
+    db.close()
+    (tmp_path / "device_id").write_text("dev-1\n")
+    with Outbox(tmp_path) as outbox:
+        assert [(row.seq, row.lane) for row in outbox.pending(Lane.FINDING, 0, 9)] == [(2, Lane.FINDING)]
+        assert [row.seq for row in outbox.records("dead")] == [1]
+    with Journal.open(tmp_path, reserve_bytes=0) as journal:
+        with journal.batch() as batch:
+            add_finding(batch, finding(batch.stamp()))
+        assert journal.epoch == "e1"
+    with Outbox(tmp_path) as outbox:
+        assert [(row.seq, row.kind) for row in outbox.records()][-2:] == [(10, "finding"), (11, "mask")]
+
+
+def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, reserve_bytes=0) as journal, journal.batch() as batch:
+        made = []
+        for _ in range(3):
+            made.append(finding(batch.stamp()))
+            add_finding(batch, made[-1])
+    assert list(commands.lines(tmp_path)) == [encode(record) + b"\n" for record in made]
+    with Outbox(tmp_path) as outbox:
+        assert outbox.stats().records == {"finding": 3, "mask": 3}
+
+
+VERSION_1 = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE journal (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
+        id TEXT NOT NULL,
+        exam_id TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        body BLOB NOT NULL
+    )""",
+    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
+    "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
+)
 
 
 class OutboxLife(RuleBasedStateMachine):
@@ -128,7 +212,7 @@ class OutboxLife(RuleBasedStateMachine):
         self.now_ns += seconds * 10**9
         rows: list[OutboxRow] = self.flight.again(self.now_ns)
         if room := self.flight.room():
-            fresh = self.outbox.pending(self.cursor, room)
+            fresh = self.outbox.pending(Lane.FINDING, self.cursor, room)
             self.cursor = fresh[-1].seq if fresh else self.cursor
             rows = rows + fresh
         for row in rows:

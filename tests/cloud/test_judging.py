@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edge_runtime.cloud.consumer import _poison, judge, receipts_for
+from edge_runtime.cloud.judging import judge, poisoned, receipts_for
 from edge_runtime.codes import Clock
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.link import Received
+from edge_runtime.sync.packing import ENCODING, pack
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, outgoing
 from edge_runtime.types import encode
@@ -23,11 +23,18 @@ NOW = "2026-01-01T00:00:05.000Z"
 
 
 def message(
-    payload: bytes | None = None, seq: str = "7", epoch: str = "e1", topic: str | None = None
+    payload: bytes | None = None,
+    seq: str = "7",
+    epoch: str = "e1",
+    topic: str | None = None,
+    encoding: str | None = None,
 ) -> Received:
     body = outgoing("finding", encode(finding(STAMP))) if payload is None else payload
     return Received(
-        topic or TOPICS.event("finding"), body, 1, (("epoch", epoch), ("seq", seq), ("schema", "1.0"))
+        topic or TOPICS.event("finding"),
+        body,
+        1,
+        (("epoch", epoch), ("seq", seq), ("schema", "1.0"), *([("encoding", encoding)] if encoding else [])),
     )
 
 
@@ -68,24 +75,24 @@ def test_a_later_minor_version_with_new_keys_and_codes_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "reason"),
+    ("bad", "reason", "code"),
     [
-        (message(b""), "truncated"),
-        (message(b"\xff\xfe"), "utf-8"),
-        (message(b"[1, 2]"), "object"),
-        (message(b"[" * 100_000), ""),
-        (changed(schema_version="2.0"), "schema 2.0"),
-        (changed(schema_version="one"), "schema_version"),
-        (changed(device_id="dev-2"), "different rows"),
-        (changed(seq=8), "different rows"),
-        (changed(epoch="e2"), "different rows"),
-        (changed(seq=10**30), ""),
-        (changed(exam_id="a\x00b"), "exam_id"),
-        (changed(exam_id="x" * 300), "exam_id"),
-        (changed(finding_id=None), "finding_id"),
+        (message(b""), "truncated", "schema"),
+        (message(b"\xff\xfe"), "utf-8", "schema"),
+        (message(b"[1, 2]"), "object", "schema"),
+        (message(b"[" * 100_000), "", "schema"),
+        (changed(schema_version="2.0"), "schema 2.0", "schema"),
+        (changed(schema_version="one"), "schema_version", "schema"),
+        (changed(device_id="dev-2"), "different rows", "refused"),
+        (changed(seq=8), "different rows", "refused"),
+        (changed(epoch="e2"), "different rows", "refused"),
+        (changed(seq=10**30), "", "schema"),
+        (changed(exam_id="a\x00b"), "exam_id", "schema"),
+        (changed(exam_id="x" * 300), "exam_id", "schema"),
+        (changed(finding_id=None), "finding_id", "schema"),
     ],
 )
-def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, reason: str) -> None:
+def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, reason: str, code: str) -> None:
     judged = judge(bad, NOW)
     assert judged.row is None
     assert judged.poison is not None
@@ -93,12 +100,14 @@ def test_what_cannot_be_read_is_poison_and_the_device_is_told(bad: Received, rea
     assert judged.poison.payload == bad.payload
     (receipt,) = receipts_for([judged])
     told = decode_receipt(receipt.payload)
-    assert (told.status, told.epoch, told.ranges) == ("rejected", "e1", ((7, 7),))
+    assert (told.status, told.epoch, told.ranges, told.code) == ("rejected", "e1", ((7, 7),), code)
 
 
 def test_a_reason_is_bounded_and_clean_before_it_is_stored_and_sent() -> None:
     judged = judge(changed(schema_version="\x1b[31m" + "x" * 5000), NOW)
-    noted = replace(judged, poison=_poison(judged.received, "\x1b[31m\n" + "x" * 5000, NOW))
+    noted = judged._replace(
+        poison=poisoned(judged.received, judged.sender, "schema", "\x1b[31m\n" + "x" * 5000, NOW)
+    )
     assert noted.poison is not None
     (receipt,) = receipts_for([noted])
     reason = decode_receipt(receipt.payload).reason
@@ -132,3 +141,54 @@ def test_a_batch_of_two_devices_gets_one_receipt_each_with_the_fewest_ranges() -
             batch.append(judge(message(body, seq=str(seq), topic=topic), NOW))
     told = {receipt.topic: decode_receipt(receipt.payload).ranges for receipt in receipts_for(batch)}
     assert told == {TOPICS.receipts: ((1, 3), (9, 9)), TOPICS.receipts.replace("dev-1", "dev-2"): ((5, 5),)}
+
+
+def test_a_packed_finding_is_stored_as_the_json_it_was() -> None:
+    plain = message().payload
+    packed = judge(message(pack(plain), encoding=ENCODING), NOW)
+    assert packed.row is not None
+    assert packed.row.body.encode() == plain
+
+
+@pytest.mark.parametrize(
+    ("payload", "encoding"),
+    [(b"{}", "zd9"), (b"{}", ENCODING), (pack(b"{}")[:-1], ENCODING), (pack(b" " * 2**23), ENCODING)],
+    ids=["unknown", "not packed", "cut off", "a bomb"],
+)
+def test_what_cannot_be_unpacked_is_asked_for_again_as_plain_json(payload: bytes, encoding: str) -> None:
+    judged = judge(message(payload, encoding=encoding), NOW)
+    (receipt,) = receipts_for([judged])
+    told = decode_receipt(receipt.payload)
+    assert (told.status, told.code, told.ranges) == ("rejected", "encoding", ((7, 7),))
+
+
+def side(kind: str, **over: Any) -> Received:
+    fields = ("schema_version", "device_id", "seq", "epoch", "created_at", "clock")
+    body = json.loads(message().payload)
+    record = {name: body[name] for name in fields} | {"record_id": "r1", "exam_id": None} | over
+    return message(json.dumps(record).encode(), topic=f"{TOPICS.prefix}/evt/{kind}")
+
+
+@pytest.mark.parametrize("kind", ["mask", "telemetry", "audit"])
+def test_the_other_kinds_become_rows_with_or_without_an_exam(kind: str) -> None:
+    for exam in (None, "exam-1"):
+        judged = judge(side(kind, exam_id=exam), NOW)
+        assert judged.row is not None
+        assert (judged.row.kind, judged.row.id, judged.row.exam_id) == (kind, "r1", exam)
+
+
+def test_a_gap_tells_which_numbers_will_never_come() -> None:
+    judged = judge(side("gap", ranges=[[1, 2], [4, 6]]), NOW)
+    assert judged.row is not None
+    assert judged.row.lost == ((1, 2), (4, 6))
+
+
+@pytest.mark.parametrize("ranges", [[[6, 7]], [[1, 10**15]], [[3, 2]], [[0, 1]], [[1]], "all", None])
+def test_a_gap_that_tells_of_what_has_not_been_yet_is_refused(ranges: Any) -> None:
+    assert judge(side("gap", ranges=ranges), NOW).poison is not None
+
+
+def test_only_a_synced_clock_counts_for_the_lag() -> None:
+    assert judge(message(), NOW).synced
+    assert not judge(changed(clock="rtc"), NOW).synced
+    assert not judge(changed(clock=5), NOW).synced

@@ -1,0 +1,147 @@
+"""The cloud's tables in one SQLite file: enough for a clinic, and for several receivers on one machine.
+
+What PostgreSQL does with a range type, uniting what is known of a stream, is done here in Python, inside the same
+transaction. Knows nothing about MQTT.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime.clock import utc_now
+from edge_runtime.cloud.rows import (
+    QUARANTINE,
+    RECORDS,
+    TABLES,
+    Heard,
+    Poison,
+    PutResult,
+    StoreRow,
+    heard,
+    united,
+)
+from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
+from edge_runtime.cloud.store import Missing, RowRefusedError
+from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.sync.database import open_db
+from edge_runtime.sync.state import file_mark
+from edge_runtime.sync.wire import SeqRange
+
+_ranges = msgspec.json.Decoder(tuple[tuple[int, int], ...])
+
+
+class SqliteStore:
+    """A file, in write-ahead mode with a full sync per commit. After an outage the next `put` opens it anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            with ExitStack() as on_failure:
+                db = open_db(self._path, create=True)
+                on_failure.callback(db.close)
+                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
+                    raise ConfigError(
+                        f"store {self._path}: a device's journal; want a database of the cloud's own"
+                    )
+                self._migrate(db)
+                self._mark = file_mark(self._path)
+                on_failure.pop_all()
+        except (sqlite3.Error, OSError) as exc:
+            raise UplinkError(f"store {self._path}: cannot be opened ({exc})") from exc
+        return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        db.execute(VERSIONS)
+        while todo := outstanding("sqlite", db.execute(APPLIED).fetchone()[0], str(self._path)):
+            db.execute("BEGIN IMMEDIATE")
+            if db.execute(APPLIED).fetchone()[0] < todo[0].version:  # another receiver may have been faster
+                for statement in todo[0].statements:
+                    db.execute(statement)
+                noted = (todo[0].version, todo[0].name, utc_now())
+                db.execute("INSERT INTO schema_version VALUES (?, ?, ?)", noted)
+            db.execute("COMMIT")
+
+    def _in_place(self) -> bool:
+        try:
+            return file_mark(self._path) == self._mark
+        except OSError:
+            return False
+
+    def _opened(self) -> sqlite3.Connection:
+        self._db = self._db or self._open()
+        if not self._in_place():  # a receipt for a row in a file without a name would be a lie
+            raise UplinkError(f"store {self._path}: removed or replaced while open; start `receive` again")
+        return self._db
+
+    def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        db = self._opened()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            result = _put(db, rows, poison)
+            db.execute("COMMIT")
+        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
+        except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
+            self.close()
+            raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
+        return result
+
+    def missing(self) -> Missing:
+        try:
+            counted = (
+                "SELECT count(DISTINCT device_id || ' ' || epoch), coalesce(sum(numbers), 0) FROM missing"
+            )
+            return Missing(*self._opened().execute(counted).fetchone())
+        except sqlite3.Error as exc:
+            self.close()
+            raise UplinkError(f"store {self._path}: cannot be read ({exc})") from exc
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Poison]) -> PutResult:
+    new = {kind: _insert(db, *table, rows, kind) for kind, table in TABLES.items()}
+    records = [(row.device_id, row.id, row.kind, *row[3:9]) for row in rows if row.kind not in TABLES]
+    names = ("device_id", "record_id", "kind", "seq", "epoch", "exam_id", "created_at", "received_at", "body")
+    added = _many(db, RECORDS[0], names, records)
+    _many(db, "quarantine", QUARANTINE, [one.values() for one in poison])
+    for stream in heard(rows, poison):
+        _unite(db, stream)
+    return PutResult(new["finding"], new["event"], added)
+
+
+def _insert(db: sqlite3.Connection, table: str, id_name: str, rows: Sequence[StoreRow], kind: str) -> int:
+    names = ("device_id", id_name, "seq", "epoch", "exam_id", "created_at", "received_at", "body")
+    return _many(db, table, names, [row[1:9] for row in rows if row.kind == kind])
+
+
+def _many(
+    db: sqlite3.Connection, table: str, names: tuple[str, ...], values: Sequence[tuple[object, ...]]
+) -> int:
+    if not values:
+        return 0
+    marks = ", ".join("?" * len(names))
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    return db.executemany(sql, values).rowcount
+
+
+def _unite(db: sqlite3.Connection, stream: Heard) -> None:
+    key = (stream.device_id, stream.epoch)
+    row = db.execute("SELECT highest, known FROM streams WHERE device_id = ? AND epoch = ?", key).fetchone()
+    before: Iterable[SeqRange] = _ranges.decode(row[1]) if row else ()
+    known = msgspec.json.encode(united([*before, *stream.known])).decode()
+    highest = max(stream.highest, row[0] if row else 0)
+    db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", (*key, highest, known, utc_now()))

@@ -1,0 +1,77 @@
+"""`edge-runtime mark FINDING --urgent`: a person says that a finding cannot wait. No model can.
+
+A finding is never changed: the mark is a new revision that supersedes it, and goes before all else that waits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime import clock
+from edge_runtime.codes import Priority
+from edge_runtime.commands.state import open_journal
+from edge_runtime.config import read_config
+from edge_runtime.errors import ConfigError
+from edge_runtime.sync.journal import Stamp
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.types import SCHEMA_VERSION, Finding, encode
+
+
+class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
+    finding_id: str  # of the new revision
+    supersedes: str
+    priority: Priority
+    revision: int
+
+
+def run(*, finding: str, state: Path) -> MarkReport:
+    """Marks the finding of this id, `last` for the newest. ConfigError when there is none, or it is urgent already."""
+    before = _find(finding, state)
+    if before.priority is Priority.URGENT:
+        raise ConfigError(f"finding {before.finding_id}: is marked as urgent already")
+    with open_journal(state, read_config(None, state)) as journal, journal.batch() as batch:
+        marked = _revision(before, batch.stamp())
+        batch.add(marked, encode(marked))
+    return MarkReport(
+        finding_id=marked.finding_id,
+        supersedes=before.finding_id,
+        priority=marked.priority,
+        revision=marked.revision,
+    )
+
+
+def _find(finding: str, state: Path) -> Finding:
+    with Outbox(state) as outbox:
+        row = outbox.last_finding() if finding == "last" else outbox.finding(finding)
+    if row is None:
+        raise ConfigError(
+            f"finding {finding}: not in {state}; `edge-runtime outbox list --which all` shows what is"
+        )
+    return msgspec.json.decode(row.body, type=Finding)
+
+
+def _revision(before: Finding, stamp: Stamp) -> Finding:
+    return msgspec.structs.replace(
+        before,
+        schema_version=SCHEMA_VERSION,
+        finding_id=clock.uuid7(),
+        revision=before.revision + 1,
+        supersedes=before.finding_id,
+        priority=Priority.URGENT,
+        device_id=stamp.device_id,
+        seq=stamp.seq,
+        epoch=stamp.epoch,
+        boot_id=stamp.boot_id,
+        created_at=stamp.created_at,
+        clock=stamp.clock,
+        monotonic_ns=stamp.monotonic_ns,
+    )
+
+
+def lines(report: MarkReport) -> list[str]:
+    """For a person."""
+    return [
+        f"finding {report.finding_id}: urgent, revision {report.revision} of {report.supersedes}; sent before all else"
+    ]

@@ -1,0 +1,82 @@
+"""`link.json` in the state directory: the link as the uplink sees it, for other processes of this device.
+
+Written whole and only when something changed. It is the uplink's last word: whether that process still lives, the
+reader asks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime import clock
+from edge_runtime.files import json_bytes, write_whole
+from edge_runtime.sync.link_state import LinkState
+from edge_runtime.sync.wire import Alert
+
+NAME = "link.json"
+
+
+class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The file's content."""
+
+    v: int = 1
+    state: LinkState
+    why: str
+    since: str  # UTC, by this device's clock
+    broker: str
+    alerts: tuple[Alert, ...] = ()
+    pid: int
+    boot_id: str
+
+    @property
+    def lives(self) -> bool:
+        """Whether the uplink that wrote it is still there."""
+        return self.boot_id == clock.boot_id() and Path(f"/proc/{self.pid}").exists()
+
+    def line(self) -> str:
+        """For a person."""
+        if not self.lives:
+            return f"link: offline (no uplink runs; the last said {self.state.value} at {self.since})"
+        why = "" if self.state.connected else f" ({self.why})"
+        return f"link: {self.state.value} since {self.since}, {self.broker}{why}"
+
+
+class LinkFile:
+    """Writes the file of one state directory."""
+
+    def __init__(self, state_dir: Path, broker: str) -> None:
+        self._state_dir, self._broker = state_dir, broker
+        self._written: LinkRecord | None = None
+
+    def show(self, state: LinkState, why: str, alerts: tuple[Alert, ...]) -> None:
+        """A disk that takes nothing is somebody else's to report; the next change tries again."""
+        last = self._written
+        if last is not None and (last.state, last.why, last.alerts) == (state, why, alerts):
+            return
+        same = last is not None and last.state is state
+        record = LinkRecord(
+            state=state,
+            why=why,
+            since=last.since if last is not None and same else clock.utc_now(),
+            broker=self._broker,
+            alerts=alerts,
+            pid=os.getpid(),
+            boot_id=clock.boot_id(),
+        )
+        if self._state_dir.is_dir():
+            try:
+                write_whole(self._state_dir / NAME, json_bytes(record))
+            except OSError:
+                return
+            self._written = record
+
+
+def read_link(state_dir: Path) -> LinkRecord | None:
+    """The last word of an uplink of this directory; None where there was none, or it cannot be read."""
+    try:
+        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=LinkRecord)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None

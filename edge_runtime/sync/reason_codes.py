@@ -1,0 +1,76 @@
+"""What the reason codes of MQTT v5 mean to an uplink: what is wrong with a connection, or with one message.
+
+Knows nothing about connections; the numbers are those of the specification, 2.4.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from edge_runtime.errors import UplinkError
+
+NO_SUBSCRIBERS = 0x10  # the broker took it and had nobody to give it to
+FAILURE = 0x80  # from here on it refuses
+NOT_AUTHORISED = 0x87
+BUSY = frozenset({0x88, 0x89, 0x93, 0x97, 0x9F})  # unavailable, busy, too much at once, quota, rate
+WHO = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})  # client id, user or password, not allowed, banned, method
+TAKEN_OVER = 0x8E
+TOPIC_ALIAS_INVALID = 0x94
+OVER_ONE_MESSAGE = frozenset({0x81, 0x82, 0x95, 0x99})  # malformed, protocol, too large, payload format
+OF_A_TOPIC = frozenset({NOT_AUTHORISED, 0x90, 0x9A})  # access list, topic name, retain
+
+
+class Trouble(Enum):
+    """What ended a connection or kept it from being; the first two pass, the others a person must mend."""
+
+    LINE = "line"  # nobody there, no route, cut, silent
+    BUSY = "busy"  # a broker that asks for patience
+    CERTIFICATE = "certificate"
+    AUTHORISATION = "authorisation"
+    TAKEN_OVER = "taken over"  # by another with this client id: mended by a person if it goes on
+
+    @property
+    def passes(self) -> bool:
+        return self in (Trouble.LINE, Trouble.BUSY)
+
+
+class LinkError(UplinkError):
+    """A connection that cannot be, or has ended; `trouble` says what to expect of the next."""
+
+    def __init__(
+        self, message: str, trouble: Trouble = Trouble.LINE, code: int | None = None, by_peer: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+        self.code = code  # the broker's, where it gave one
+        self.by_peer = by_peer  # ended from there, not given up from here
+
+
+class Verdict(Enum):
+    """A PUBACK's word on one message."""
+
+    TAKEN = "taken"
+    UNHEARD = "unheard"  # the broker has it and nobody to give it to
+    LATER = "later"  # not now: the row waits
+    NOT_THIS_KIND = "not this kind"  # this topic is refused; other topics go on
+    NOT_THIS_ROW = "not this row"
+
+
+def trouble_of(code: int) -> Trouble:
+    """Of a refusing CONNACK or SUBACK, or of a DISCONNECT."""
+    if code == TAKEN_OVER:
+        return Trouble.TAKEN_OVER
+    if code in WHO:
+        return Trouble.AUTHORISATION
+    return Trouble.BUSY if code in BUSY else Trouble.LINE
+
+
+def verdict_of(code: int) -> Verdict:
+    """Of a PUBACK. A refusal that says nothing of the message counts against this one only."""
+    if code == NO_SUBSCRIBERS:
+        return Verdict.UNHEARD
+    if code < FAILURE:
+        return Verdict.TAKEN
+    if code in BUSY:
+        return Verdict.LATER
+    return Verdict.NOT_THIS_KIND if code in OF_A_TOPIC else Verdict.NOT_THIS_ROW

@@ -1,0 +1,86 @@
+"""What leaves a journal when its quota is full or its time is over, and in which order.
+
+    delivered records, the oldest first
+    masks that were not delivered, then telemetry, each the oldest first: noted in `lost`, and told by a gap record
+    findings, exam events, gaps, audits and dead letters: never before they are delivered
+
+Every function works inside its caller's transaction. Knows nothing about files and disks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.wire import MAX_RANGES, SeqRange, ranges_of
+
+ROWS = 16  # removed at a step: the caller looks after each whether it is enough
+LaneLost = Literal["mask", "telemetry"]
+WhyLost = Literal["quota", "age"]
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """How long records are kept, by the wall clock; None is as long as there is room."""
+
+    delivered: float | None = None
+    unsent: float | None = None  # masks and telemetry that no cloud has taken
+
+
+NO_DAYS = Days()
+
+_MADE_BEFORE = "(? IS NULL OR created_at < ?)"
+_NOT_OWED = "seq NOT IN (SELECT seq FROM outbox) AND seq NOT IN (SELECT seq FROM dead)"
+_FIRST_TO_GO: dict[LaneLost, Lane] = {"mask": Lane.MASK, "telemetry": Lane.TELEMETRY}
+
+
+def remove_delivered(db: sqlite3.Connection, before: str | None = None) -> int:
+    """Removes some of the oldest delivered records, made before this moment if one is given; how many."""
+    sql = f"SELECT seq FROM journal WHERE {_NOT_OWED} AND {_MADE_BEFORE} ORDER BY seq LIMIT ?"
+    return _remove(db, [seq for (seq,) in db.execute(sql, (before, before, ROWS))])
+
+
+def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = None) -> int:
+    """Removes some of the oldest masks, then telemetry, that wait for the cloud, and notes their numbers; how many."""
+    for kind, lane in _FIRST_TO_GO.items():
+        sql = f"SELECT seq FROM outbox JOIN journal USING (seq) WHERE lane = ? AND {_MADE_BEFORE} ORDER BY seq LIMIT ?"
+        seqs = [seq for (seq,) in db.execute(sql, (lane, before, before, ROWS))]
+        if seqs:
+            db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+            db.executemany(
+                "INSERT INTO lost VALUES (?, ?, ?, ?)",
+                [(first, last, kind, why) for first, last in ranges_of(seqs)],
+            )
+            return _remove(db, seqs)
+    return 0
+
+
+def _remove(db: sqlite3.Connection, seqs: list[int]) -> int:
+    numbers = [(seq,) for seq in seqs]
+    db.executemany("DELETE FROM low WHERE seq = ?", numbers)
+    db.executemany("DELETE FROM journal WHERE seq = ?", numbers)
+    return len(seqs)
+
+
+def lost(db: sqlite3.Connection) -> dict[tuple[LaneLost, WhyLost], list[SeqRange]]:
+    """The numbers that are gone and not yet told of, as many as fit into a record."""
+    found: dict[tuple[Any, Any], list[SeqRange]] = {}
+    for first, last, kind, why in db.execute(
+        "SELECT first, last, kind, reason FROM lost ORDER BY first LIMIT ?", (MAX_RANGES,)
+    ):
+        found.setdefault((kind, why), []).append((first, last))
+    return found
+
+
+def told(db: sqlite3.Connection, ranges: list[SeqRange]) -> None:
+    """A gap record names these now: in the same transaction."""
+    db.executemany("DELETE FROM lost WHERE first = ?", [(first,) for first, _ in ranges])
+
+
+def days_ago(now: str, days: float) -> str:
+    """The moment `days` before `now`, in the journal's own words, which sort as times do."""
+    then = datetime.fromisoformat(now.replace("Z", "+00:00")) - timedelta(days=days)
+    return then.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

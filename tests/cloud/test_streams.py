@@ -1,0 +1,99 @@
+"""Which numbers are missing: by the rows, by what was refused, and by what a device declared lost; both databases."""
+
+from __future__ import annotations
+
+import random
+
+from edge_runtime.cloud.rows import Poison, StoreRow, heard, united
+from edge_runtime.cloud.store import Missing, Store
+from tests.cloud.conftest import POISON, ROW, Reader
+
+HOLES = "SELECT device_id, epoch, first, last, numbers FROM missing ORDER BY 1, 2, 3"
+
+
+def rows(*seqs: int, device: str = "dev-1", epoch: str = "e1") -> list[StoreRow]:
+    return [
+        ROW._replace(id=f"{device}-{epoch}-{seq}", device_id=device, epoch=epoch, seq=seq) for seq in seqs
+    ]
+
+
+def gap(seq: int, *lost: tuple[int, int]) -> StoreRow:
+    return ROW._replace(kind="gap", id=f"gap-{seq}", seq=seq, exam_id=None, lost=lost)
+
+
+def refused(seq: int) -> Poison:
+    return Poison(f"d{seq}", POISON.topic, "cut off", "now", b"{", ("dev-1", "e1"), seq, "schema")
+
+
+def test_numbers_below_the_highest_that_did_not_come_are_missing(store: Store, read: Reader) -> None:
+    store.put(rows(1, 2, 5, 9))
+    assert read(HOLES) == [("dev-1", "e1", 3, 4, 2), ("dev-1", "e1", 6, 8, 3)]
+    assert store.missing() == Missing(1, 5)
+    store.put(rows(3, 4, 6, 7, 8))
+    assert read(HOLES) == []
+    assert store.missing() == Missing(0, 0)
+
+
+def test_the_first_number_is_one_and_each_device_and_epoch_counts_for_itself(
+    store: Store, read: Reader
+) -> None:
+    store.put(rows(3) + rows(1, 2, device="dev-2") + rows(2, epoch="e2"))
+    assert read(HOLES) == [("dev-1", "e1", 1, 2, 2), ("dev-1", "e2", 1, 1, 1)]
+
+
+def test_what_a_device_declared_lost_is_not_missing(store: Store, read: Reader) -> None:
+    store.put([*rows(1, 6), gap(7, (2, 3), (5, 5))])
+    assert read(HOLES) == [("dev-1", "e1", 4, 4, 1)]
+
+
+def test_a_refused_number_is_accounted_for_but_never_the_highest(store: Store, read: Reader) -> None:
+    store.put(rows(1), [refused(2), refused(10**17)])
+    assert read(HOLES) == []
+    store.put(rows(4))
+    assert read(HOLES) == [("dev-1", "e1", 3, 3, 1)]
+
+
+def test_refused_numbers_alone_miss_nothing(store: Store, read: Reader) -> None:
+    store.put([], [refused(7)])
+    assert read(HOLES) == []
+
+
+def test_all_kinds_share_one_sequence_and_records_have_their_own_table(store: Store, read: Reader) -> None:
+    mask = ROW._replace(kind="mask", id="f1", seq=2)
+    telemetry = ROW._replace(kind="telemetry", id="t1", seq=3, exam_id=None)
+    result = store.put([*rows(1), mask, telemetry, gap(4), ROW._replace(kind="event", id="e1", seq=5)])
+    assert (result.findings, result.events, result.records) == (1, 1, 3)
+    assert store.put([mask, telemetry]).new == 0
+    found = read("SELECT record_id, kind, seq, exam_id, body FROM records ORDER BY seq")
+    assert found == [
+        ("f1", "mask", 2, ROW.exam_id, ROW.body),
+        ("t1", "telemetry", 3, None, ROW.body),
+        ("gap-4", "gap", 4, None, ROW.body),
+    ]
+    assert read(HOLES) == []
+
+
+def test_any_order_of_arrival_gives_what_a_set_gives(store: Store, read: Reader) -> None:
+    choose = random.Random(7)
+    seqs = [seq for seq in range(1, 200) if choose.random() < 0.7]
+    arrival = seqs * 2
+    choose.shuffle(arrival)
+    while arrival:
+        store.put(rows(*{arrival.pop() for _ in range(min(len(arrival), choose.randint(1, 20)))}))
+    missing = {seq for _, _, first, last, _ in read(HOLES) for seq in range(first, last + 1)}
+    assert missing == set(range(1, max(seqs))) - set(seqs)
+    assert store.missing().numbers == len(missing)
+
+
+def test_ranges_are_united_whatever_their_order() -> None:
+    assert united([(5, 6), (1, 2), (3, 3), (6, 9), (12, 12), (2, 2)]) == ((1, 3), (5, 9), (12, 12))
+
+
+def test_a_batch_names_its_streams_in_one_order() -> None:
+    """Or two receivers could wait for each other's."""
+    streams = heard(rows(4, device="b") + rows(2, 1, device="a") + rows(3, device="a", epoch="e0"), [])
+    assert [(one.device_id, one.epoch, one.known, one.highest) for one in streams] == [
+        ("a", "e0", ((3, 3),), 3),
+        ("a", "e1", ((1, 2),), 2),
+        ("b", "e1", ((4, 4),), 4),
+    ]

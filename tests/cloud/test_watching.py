@@ -1,0 +1,163 @@
+"""`/metrics` and `/healthz`: what a receiver says of itself while broker and database come and go."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from urllib.error import HTTPError
+
+import pytest
+
+from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
+from edge_runtime.cloud.health import Health
+from edge_runtime.cloud.http import address, serving
+from edge_runtime.cloud.metrics import Metrics
+from edge_runtime.cloud.store import open_store
+from edge_runtime.errors import ConfigError
+from edge_runtime.sync.link import Broker, Link, Message, Settings
+from edge_runtime.sync.wire import CONTENT_TYPE
+from tests.brokers import Mosquitto
+from tests.cloud.test_judging import TOPICS, message
+from tests.faults.processes import until
+from tests.postgres import Postgres
+
+pytest.importorskip(
+    "prometheus_client", reason="prometheus-client is not installed (pip install 'edge-runtime[cloud]')"
+)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+class Watched:
+    """A receiver on a thread, and what it answers."""
+
+    def __init__(self, broker: str, store: str) -> None:
+        self.stop = threading.Event()
+        self.metrics = Metrics()
+        self.store = open_store(store)
+        settings = ConsumerSettings(Broker.parse(broker), "consumer", backoff_max_s=0.2)
+        self.consumer = Consumer(settings, self.store, self.stop, metrics=self.metrics)
+        self.at = ""
+
+    def value(self, name: str) -> float:
+        lines = get(f"{self.at}/metrics")[1].splitlines()
+        return float(
+            next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"edge_runtime_receive_{name} "))
+        )
+
+    def health(self) -> tuple[int, dict[str, str]]:
+        status, said = get(f"{self.at}/healthz")
+        return status, json.loads(said)
+
+
+@contextmanager
+def watched(broker: str, store: str) -> Iterator[Watched]:
+    one = Watched(broker, store)
+    with serving(("127.0.0.1", 0), one.metrics.text, one.consumer.health.troubles) as one.at:
+        thread = threading.Thread(target=one.consumer.run)
+        thread.start()
+        try:
+            yield one
+        finally:
+            one.stop.set()
+            thread.join()
+            one.store.close()
+
+
+def send(broker: str, *payloads: bytes) -> None:
+    link = Link.open(Settings(Broker.parse(broker), "dev-1"), threading.Event())
+    assert link is not None
+    for payload in payloads:
+        told = (("epoch", "e1"), ("seq", "7"))
+        link.publish(Message(TOPICS.event("finding"), payload, CONTENT_TYPE["finding"], properties=told))
+    link.close()
+
+
+@pytest.mark.broker
+def test_the_counters_tell_what_was_stored_repeated_and_rejected(broker: Mosquitto, url: str) -> None:
+    with watched(broker.url, url) as one:
+        until(lambda: one.health()[0] == 200)
+        good = message().payload
+        send(broker.url, good, good, b"{")
+        until(lambda: one.value('rejected_total{code="schema"}') == 1)
+        until(lambda: one.value("repeated_total") == 1)
+        assert one.value('stored_total{table="findings"}') == 1
+        assert one.value('stored_total{table="records"}') == 0
+        assert one.value("devices") == 1
+        assert one.value("connects_total") == 1
+        assert one.value("commit_seconds_count") == one.value("batches_total") >= 1
+        assert one.value("lag_seconds_count") == 2  # only of what could be read
+
+
+@pytest.mark.broker
+def test_health_follows_the_broker(broker: Mosquitto, url: str) -> None:
+    with watched(broker.url, url) as one:
+        until(lambda: one.health() == (200, {"status": "ok"}))
+        broker.stop()
+        until(lambda: one.health()[0] == 503)
+        assert "broker" in one.health()[1]
+        broker.start()
+        until(lambda: one.health()[0] == 200)
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_health_follows_the_database_and_no_message_is_taken_from_others_without_it(
+    broker: Mosquitto, url: str, postgres: Postgres
+) -> None:
+    with watched(broker.url, url) as one:
+        until(lambda: one.health()[0] == 200)
+        postgres.stop()
+        try:
+            send(broker.url, message().payload)
+            until(lambda: one.health()[0] == 503)
+            assert "store" in one.health()[1]
+            connects = one.consumer.report.connects
+            until(lambda: one.health()[0] == 503)
+            assert one.consumer.report.connects == connects
+        finally:
+            postgres.start()
+        until(lambda: one.health()[0] == 200)
+
+
+def test_a_loop_that_does_not_turn_is_told() -> None:
+    health = Health(broker="")
+    health.beat()
+    assert health.troubles() == {}
+    stuck = replace(health, beat_ns=health.beat_ns - 61_000_000_000)
+    assert "loop" in stuck.troubles()
+
+
+def test_nothing_else_is_answered_and_a_port_in_use_is_one_clear_line() -> None:
+    with serving(("127.0.0.1", 0), lambda: b"x 1\n", dict) as at:
+        assert get(f"{at}/metrics") == (200, "x 1\n")
+        assert get(f"{at}/")[0] == 404
+        taken = ("127.0.0.1", int(at.rpartition(":")[2]))
+        with pytest.raises(ConfigError, match="cannot listen"), serving(taken, bytes, dict):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("127.0.0.1:9108", ("127.0.0.1", 9108)), ("[::1]:0", ("::1", 0)), ("a.b:1", ("a.b", 1))],
+)
+def test_an_address_is_a_host_and_a_port(text: str, where: tuple[str, int]) -> None:
+    assert address(text) == where
+
+
+@pytest.mark.parametrize("text", ["9108", ":9108", "host:", "host:http", "host:70000", ""])
+def test_a_wrong_address_is_a_usage_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="want HOST:PORT"):
+        address(text)

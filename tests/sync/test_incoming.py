@@ -1,0 +1,93 @@
+"""A PUBLISH that arrives is read as paho reads it, or left to paho."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge_runtime.sync.incoming import read_publish
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
+
+
+def packed(
+    topic: str, mid: int, payload: bytes, retain: bool = False, **given_properties: Any
+) -> tuple[int, bytes]:
+    """The first byte, and what follows the length, as a broker would send it."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    for name, value in given_properties.items():
+        setattr(properties, name, value)
+    name = topic.encode()
+    body = len(name).to_bytes(2, "big") + name + mid.to_bytes(2, "big") + properties.pack() + payload
+    return 0x32 | retain, body
+
+
+def as_paho_reads_it(first: int, body: bytes) -> MQTTMessage:
+    came: list[MQTTMessage] = []
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+    client.on_message = lambda c, u, message: came.append(message)
+    client._in_packet["command"], client._in_packet["packet"] = first, bytearray(body)
+    client._handle_publish()
+    return came[0]
+
+
+@given(
+    topic=TEXT.filter(bool),
+    mid=st.integers(1, 65535),
+    payload=st.binary(max_size=300),
+    retain=st.booleans(),
+    user=st.lists(st.tuples(TEXT, TEXT), max_size=4),
+    content=st.none() | TEXT,
+    correlation=st.none() | st.binary(max_size=20),
+    response=st.none() | TEXT,
+    expiry=st.none() | st.integers(0, 2**32 - 1),
+)
+def test_it_is_read_as_paho_reads_it(
+    topic: str, mid: int, payload: bytes, retain: bool, user: list[tuple[str, str]], content: str | None,
+    correlation: bytes | None, response: str | None, expiry: int | None,
+) -> None:  # fmt: skip
+    told = {
+        "UserProperty": user or None,
+        "ContentType": content,
+        "CorrelationData": correlation,
+        "ResponseTopic": response,
+        "MessageExpiryInterval": expiry,
+    }
+    first, body = packed(
+        topic, mid, payload, retain, **{name: one for name, one in told.items() if one is not None}
+    )
+    ours, paho = read_publish(first, bytearray(body)), as_paho_reads_it(first, body)
+    assert ours is not None
+    assert (ours.topic, ours.payload, ours.mid) == (paho.topic, bytes(paho.payload), paho.mid)
+    assert ours.retained == paho.retain
+    assert ours.properties == tuple(getattr(paho.properties, "UserProperty", ()))
+    assert ours.correlation == getattr(paho.properties, "CorrelationData", None)
+    assert ours.response_topic == getattr(paho.properties, "ResponseTopic", None)
+
+
+@pytest.mark.parametrize("first", [0x30, 0x34, 0x31])
+def test_another_quality_of_service_is_left_to_paho(first: int) -> None:
+    assert read_publish(first, packed("a/b", 1, b"x")[1]) is None
+
+
+def test_a_property_that_nobody_expects_is_left_to_paho() -> None:
+    assert read_publish(*packed("a/b", 1, b"x", TopicAlias=3)) is None
+    assert read_publish(*packed("a/b", 1, b"x", SubscriptionIdentifier=7)) is None
+
+
+@given(st.binary(max_size=60))
+def test_bytes_of_any_kind_never_raise(body: bytes) -> None:
+    read_publish(0x32, body)
+
+
+def test_a_packet_that_is_cut_off_is_left_to_paho() -> None:
+    first, body = packed("a/b", 1, b"", UserProperty=[("epoch", "e1"), ("seq", "1")])
+    for end in range(len(body)):
+        assert read_publish(first, body[:end]) is None

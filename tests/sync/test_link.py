@@ -1,0 +1,390 @@
+"""The link as others see it: its file, its retained state, its certificates; lanes, refusals and the slow profile."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.codes import Priority
+from edge_runtime.commands import outbox, uplink
+from edge_runtime.errors import UplinkError
+from edge_runtime.sync.certificates import Certificates
+from edge_runtime.sync.flight import Pace
+from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.link import Broker, Link, Message, Received, Settings, Tls
+from edge_runtime.sync.link_file import LinkRecord, read_link
+from edge_runtime.sync.link_state import LinkState
+from edge_runtime.sync.masks import add_finding
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.packing import pack
+from edge_runtime.sync.publishing import Packed, packet_bytes
+from edge_runtime.sync.tls import ends_at
+from edge_runtime.sync.wire import DeviceState, decode_state, outgoing
+from edge_runtime.types import encode
+from tests.brokers import Mosquitto, make_certificates
+from tests.builders import event, finding, report
+from tests.sync.peer import Peer
+from tests.sync.test_uplink import findings, running, state, until
+
+__all__ = ["state"]  # the fixture
+
+DAY = 86400
+
+
+def link_of(state: Path) -> LinkRecord:
+    record = read_link(state)
+    assert record is not None
+    return record
+
+
+def said_state(state: Path) -> LinkState | None:
+    record = read_link(state)
+    return None if record is None else record.state
+
+
+@contextmanager
+def hearing(broker: Mosquitto, topic: str) -> Iterator[list[Received]]:
+    """What arrives at `topic` within `with`."""
+    heard: list[Received] = []
+    stop = threading.Event()
+    link = Link.open(Settings(Broker.parse(broker.url), "listener", subscribe=topic), stop)
+    assert link is not None
+
+    def listen() -> None:
+        while not stop.is_set():
+            for came in link.poll(0.05):
+                assert isinstance(came, Received)
+                heard.append(came)
+                link.ack(came)
+        link.close()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        stop.set()
+        thread.join()
+
+
+def states(heard: list[Received]) -> list[DeviceState]:
+    return [decode_state(came.payload) for came in heard if came.topic.endswith("/state")]
+
+
+# ------------------------------------------------------------ what others see
+
+
+@pytest.mark.broker
+def test_the_retained_state_says_how_the_link_is_and_a_new_session_each_time(
+    state: Path, broker: Mosquitto
+) -> None:
+    with hearing(broker, "er/v1/+/+/+/state") as heard:
+        for link in ("normal", "slow"):
+            with running(state, broker.url, link=link):
+                until(lambda: states(heard)[-1:] and states(heard)[-1].state == "online")
+            until(lambda: states(heard)[-1].state == "offline")
+        online = [one for one in states(heard) if one.state == "online"]
+    assert [one.link for one in (online[0], online[-1])] == ["online", "slow"]
+    assert online[0].session != online[-1].session
+    assert len(online[0].session or "") >= 8
+    assert online[0].clock is not None
+    stopped = states(heard)[-1]
+    assert (stopped.why, stopped.session, stopped.link) == ("stopped", None, None)
+
+
+def test_the_link_file_follows_the_link_and_is_written_when_something_changes(state: Path) -> None:
+    with Peer() as peer:
+        with running(state, peer.url):
+            until(lambda: said_state(state) is LinkState.ONLINE)
+            written = (state / "link.json").stat().st_mtime_ns
+            time.sleep(0.6)
+            assert (state / "link.json").stat().st_mtime_ns == written
+            assert link_of(state).broker == peer.url
+            assert link_of(state).lives
+        assert said_state(state) is LinkState.OFFLINE
+        assert link_of(state).why == "stopped"
+
+
+def test_a_broker_that_does_not_know_us_is_refused_authorisation_and_not_hammered(state: Path) -> None:
+    with Peer(connack=0x86) as peer, running(state, peer.url):
+        until(lambda: said_state(state) is LinkState.REFUSED_AUTHORISATION)
+        assert "Bad user name" in link_of(state).why
+        time.sleep(0.5)
+        assert peer.connections == 1
+
+
+def test_a_broker_that_is_busy_is_only_offline(state: Path) -> None:
+    with Peer(connack=0x97) as peer, running(state, peer.url):
+        until(lambda: peer.connections >= 3)
+        assert said_state(state) in (LinkState.OFFLINE, LinkState.CONNECTING)
+
+
+def test_two_devices_with_one_id_are_found_told_and_slowed(state: Path) -> None:
+    with Peer(disconnect=0x8E) as peer, running(state, peer.url, backoff_s=0.01):
+        until(lambda: said_state(state) is LinkState.REFUSED_AUTHORISATION)
+        assert peer.connections == 3
+        assert [alert.code for alert in link_of(state).alerts if alert.code == "taken_over"]
+        time.sleep(0.4)
+        assert peer.connections == 3
+    assert outbox.stats(state).pending == 10
+
+
+@pytest.mark.broker
+def test_two_real_devices_with_one_id_do_not_chase_each_other(
+    state: Path, tmp_path: Path, broker: Mosquitto
+) -> None:
+    shutil.copytree(state, tmp_path / "twin")
+    fast = {"backoff_s": 0.01, "backoff_max_s": 0.05}
+    with running(state, broker.url, **fast), running(tmp_path / "twin", broker.url, **fast):
+        twins = (state, tmp_path / "twin")
+        until(lambda: any(said_state(one) is LinkState.REFUSED_AUTHORISATION for one in twins))
+
+
+# ------------------------------------------------------------ certificates
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder
+
+
+@contextmanager
+def mutual(folder: Path, certificates: Path) -> Iterator[Mosquitto]:
+    files = {"cafile": "ca.pem", "certfile": "server.pem", "keyfile": "server.key"}
+    lines = [f"{option} {certificates / name}" for option, name in files.items()]
+    with Mosquitto(folder, *lines, "require_certificate true", scheme="mqtts") as broker:
+        yield broker
+
+
+def test_the_end_of_a_certificate_is_read_as_openssl_reads_it(certificates: Path) -> None:
+    told = subprocess.run(
+        ["openssl", "x509", "-in", certificates / "client.pem", "-noout", "-enddate"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    wanted = datetime.strptime(told.strip(), "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=timezone.utc)
+    assert ends_at((certificates / "client.pem").read_text()) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"]
+)
+def test_what_is_no_certificate_has_no_end(text: str) -> None:
+    with pytest.raises(ValueError):
+        ends_at(text)
+
+
+def test_tls_before_1_2_is_never_spoken(certificates: Path) -> None:
+    assert Tls(certificates / "ca.pem").context().minimum_version.name == "TLSv1_2"
+
+
+def test_half_a_pair_of_new_files_is_waited_for(certificates: Path, tmp_path: Path) -> None:
+    for name in ("client.pem", "client.key", "server.pem", "server.key"):
+        shutil.copy(certificates / name, tmp_path / name)
+    watch = Certificates(Tls(None, tmp_path / "client.pem", tmp_path / "client.key"), every_s=1)
+    assert not watch.changed()
+    shutil.copy(tmp_path / "server.pem", tmp_path / "client.pem")
+    assert not watch.changed()  # the key is of the other one
+    shutil.copy(tmp_path / "server.key", tmp_path / "client.key")
+    assert watch.changed()
+    watch.taken_into_use()
+    assert not watch.changed()
+
+
+@pytest.mark.broker
+def test_a_new_certificate_is_taken_into_use_while_connected(
+    state: Path, tmp_path: Path, certificates: Path
+) -> None:
+    for end in ("pem", "key"):
+        shutil.copy(certificates / f"client.{end}", tmp_path / f"mine.{end}")
+    tls = Tls(certificates / "ca.pem", tmp_path / "mine.pem", tmp_path / "mine.key")
+    with (
+        mutual(tmp_path, certificates) as broker,
+        running(state, broker.url, tls=tls, certificates_s=0.1) as said,
+    ):
+        until(lambda: said_state(state) is LinkState.ONLINE)
+        assert [alert.code for alert in link_of(state).alerts][:1] == ["certificate_ends"]  # within a day
+        (tmp_path / "mine.pem").write_text((certificates / "client.pem").read_text() + "\n")
+        until(lambda: sum("connected," in line for line in said) == 2)
+        assert any("new TLS files" in line for line in said)
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("wrong", ["none of our own", "another authority"])
+def test_a_certificate_that_is_refused_is_a_state_of_its_own_and_mended_without_a_restart(
+    wrong: str, state: Path, tmp_path: Path, certificates: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    make_certificates(tmp_path / "other")
+    shutil.copy((tmp_path / "other" if wrong == "another authority" else certificates) / "ca.pem", tmp_path)
+    for end in ("pem", "key"):
+        shutil.copy(certificates / f"client.{end}", tmp_path / f"mine.{end}")
+    own = (tmp_path / "mine.pem", tmp_path / "mine.key") if wrong == "another authority" else (None, None)
+    with (
+        mutual(tmp_path, certificates) as broker,
+        running(state, broker.url, tls=Tls(tmp_path / "ca.pem", *own)) as said,
+    ):
+        until(lambda: said_state(state) is LinkState.REFUSED_CERTIFICATE)
+        assert "ertificate" in link_of(state).why
+        time.sleep(0.4)
+        assert len(said) == 1
+        if wrong == "another authority":
+            shutil.copy(certificates / "ca.pem", tmp_path / "ca.pem")
+            until(lambda: said_state(state) is LinkState.ONLINE)
+
+
+def test_tls_files_that_vanish_while_it_runs_are_a_refusal_and_no_crash(
+    state: Path, tmp_path: Path, certificates: Path
+) -> None:
+    shutil.copy(certificates / "ca.pem", tmp_path / "ca.pem")
+    with running(state, "mqtts://127.0.0.1:1", tls=Tls(tmp_path / "gone.pem")) as said:
+        until(lambda: said_state(state) is LinkState.REFUSED_CERTIFICATE)
+        assert "not found" in said[0]
+
+
+# ------------------------------------------------------------ lanes and refusals
+
+
+def kinds(peer: Peer) -> list[str]:
+    return [topic.rpartition("/")[2] for topic, _ in peer.published if "/evt/" in topic]
+
+
+def test_an_urgent_finding_goes_before_what_waits(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "s", reserve_bytes=0) as journal:
+        report(journal, 300)
+        (urgent,) = report(journal, 1, priority=Priority.URGENT)
+    with Peer() as peer, running(tmp_path / "s", peer.url):
+        until(lambda: findings(peer) >= 1)
+    assert urgent.finding_id.encode() in peer.bodies[0]
+
+
+def test_a_refused_kind_waits_and_asks_while_the_others_go_on(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "s", reserve_bytes=0) as journal:
+        report(journal, 20)
+        with journal.batch() as batch:
+            for _ in range(20):
+                record = event(batch.stamp())
+                batch.add(record, encode(record))
+    with Peer(of_kind={"finding": 0x87}) as peer, running(tmp_path / "s", peer.url) as said:
+        until(lambda: kinds(peer).count("event") >= 20)
+        assert sum("Not authorized" in line for line in said) == 1
+        until(
+            lambda: [alert.code for alert in link_of(tmp_path / "s").alerts if alert.code == "not_authorised"]
+        )
+        assert peer.connections == 1
+        peer.of_kind = {}  # the access list is mended
+        until(lambda: kinds(peer).count("finding") >= 30)
+        until(lambda: not [one for one in link_of(tmp_path / "s").alerts if one.code == "not_authorised"])
+
+
+def test_a_row_that_was_refused_eight_times_is_held_and_the_next_asks(state: Path) -> None:
+    pace = Pace(receipt_timeout_s=0.3, probe_s=0.02, probe_max_s=0.05)
+    with Peer(puback=(0x87,)) as peer, running(state, peer.url, pace=pace):
+        until(lambda: outbox.stats(state).held >= 2)
+        assert peer.connections == 1
+    reasons = [row.reason for row in outbox.list_rows(state, which="held")]
+    assert all("refused it 8 times (Not authorized)" in (reason or "") for reason in reasons)
+
+
+def test_what_was_held_is_tried_again_at_the_next_start(state: Path) -> None:
+    with Peer(max_packet=600) as peer, running(state, peer.url):
+        until(lambda: outbox.stats(state).held == 10)
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 10)
+    assert (outbox.stats(state).held, outbox.stats(state).pending) == (0, 10)
+
+
+@pytest.mark.parametrize("code", [0x99, 0x80])
+def test_a_row_that_is_refused_for_itself_does_not_stop_the_others(state: Path, code: int) -> None:
+    patient = Pace(receipt_timeout_s=60)
+    with Peer(puback=(code, *[0] * 9, code, code, 0)) as peer, running(state, peer.url, pace=patient):
+        until(lambda: outbox.stats(state).held == 1)
+        assert peer.connections == 1
+    assert outbox.stats(state).pending == 9
+
+
+def test_a_message_over_which_the_broker_says_too_large_is_held_after_the_second_time_alone(
+    state: Path,
+) -> None:
+    with Peer(disconnect=0x95) as peer, running(state, peer.url, backoff_s=0.01, backoff_max_s=0.05):
+        until(lambda: outbox.stats(state).held >= 1)
+        assert peer.connections <= 5
+
+
+def test_rows_that_are_requeued_are_sent_on_the_same_connection(state: Path) -> None:
+    with Peer() as peer, running(state, peer.url, ack="puback"):
+        until(lambda: outbox.stats(state).pending == 0)
+        with Outbox(state) as rows:
+            for statement, values in rows.resend([(2, 3)]):
+                rows._db.execute(statement, values)
+        until(lambda: findings(peer) >= 12)
+        assert peer.connections == 1
+
+
+# ------------------------------------------------------------ PUBACK as delivery
+
+
+def test_in_puback_mode_the_brokers_word_delivers(state: Path) -> None:
+    with Peer() as peer:
+        done = uplink.run(state, peer.url, once=True, timeout_s=20, ack="puback")
+    assert (done.delivered, done.remaining, done.sent) == (10, 0, 10)
+
+
+def test_in_puback_mode_a_broker_that_had_nobody_to_give_it_to_delivered_nothing(state: Path) -> None:
+    with Peer(puback=(0x10,)) as peer, pytest.raises(UplinkError, match="10 rows remain"):
+        uplink.run(state, peer.url, once=True, timeout_s=1, ack="puback")
+
+
+# ------------------------------------------------------------ the slow line
+
+
+def test_on_a_slow_line_rows_are_packed_masks_wait_and_the_rest_of_a_message_is_short(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "s", reserve_bytes=0) as journal, journal.batch() as batch:
+        for _ in range(3):
+            add_finding(batch, finding(batch.stamp()))
+    with Outbox(tmp_path / "s") as rows:
+        packed = [len(pack(outgoing(row.kind, row.body, thin=True))) for row in rows.records()]
+    with Peer(alias_max=10) as peer, running(tmp_path / "s", peer.url, link="slow", ack="puback"):
+        until(lambda: outbox.stats(tmp_path / "s").pending == 0)
+    assert kinds(peer) == ["finding"] * 3 + ["mask"] * 3
+    assert [b"er/v1/" in body for body in peer.bodies] == [True, False, False, True, False, False]
+    for body, size in zip(peer.bodies, packed[::2] + packed[1::2], strict=True):
+        assert body.count(b"zd1") == 1
+        assert b"er/v1/" in body or len(body) - size < 65
+
+
+def test_no_alias_is_used_where_the_broker_allows_none(state: Path) -> None:
+    with Peer() as peer, running(state, peer.url, link="slow"):
+        until(lambda: len(peer.bodies) >= 5)
+    assert all(b"er/v1/" in body for body in peer.bodies)
+
+
+def test_a_message_is_never_longer_than_it_was_reckoned() -> None:
+    for message in (
+        Message("er/v1/a/b/c/evt/finding", b"x" * 300, properties=(("epoch", "e" * 12), ("seq", "1"))),
+        Message("t", b"", content_type=""),
+        Message("t", b"x" * 20_000, alias=True, properties=(("k", "v" * 200),)),
+    ):
+        assert 7 + len(message.topic) + 2 + len(Packed(message, 9)) + len(message.payload) <= packet_bytes(
+            message
+        )
+
+
+@pytest.mark.parametrize("flag", ["--link", "--ack"])
+def test_a_word_that_is_none_of_the_flags_is_a_usage_error(flag: str) -> None:
+    from click.testing import CliRunner
+
+    from edge_runtime.cli import app
+
+    assert CliRunner().invoke(app, ["uplink", "--broker", "mqtt://x", flag, "never"]).exit_code == 2
