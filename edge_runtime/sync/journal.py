@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_runtime import clock
@@ -57,6 +57,7 @@ class Journal:
     def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int, days: Days) -> None:
         self.state_dir = state_dir
         self.path = state_dir / DATABASE
+        self._log = state_dir / f"{DATABASE}-wal"
         self.set_aside: Path | None = None  # where a database that could not be read is now
         self.notices: list[str] = []  # lines that a person should see; the caller prints and clears them
         self._quota_bytes = quota_bytes
@@ -215,7 +216,8 @@ class Journal:
             database.ADD_JOURNAL,
             [(*row[:5], b"" if row.lane >= Lane.TELEMETRY else row.body) for row in batch.rows],
         )
-        self._db.executemany(database.ADD_LOW, [(row.seq, row.body) for row in low])
+        if low:
+            self._db.executemany(database.ADD_LOW, [(row.seq, row.body) for row in low])
         self._db.executemany(database.ADD_OUTBOX, [(row.seq, row.lane) for row in batch.rows])
         retention.told(self._db, batch.told)
         for statement, values in batch.changes:
@@ -236,10 +238,11 @@ class Journal:
     # ------------------------------------------------------------ the file at the path
 
     def _mark_file(self) -> None:
-        self._mark = file_mark(self.path)
-        self._size_bytes = self.path.stat().st_size
-        log = self.path.with_name(f"{DATABASE}-wal")
-        self._log_mark = file_mark(log) if log.exists() else None
+        found = self.path.stat()
+        self._mark, self._size_bytes = (found.st_dev, found.st_ino), found.st_size
+        self._log_mark: tuple[int, int] | None = None
+        with suppress(FileNotFoundError):
+            self._log_mark = file_mark(self._log)
 
     def _what_happened(self) -> str | None:
         """What somebody did to the file since it was opened; None when it is the same one and has not shrunk."""
@@ -288,21 +291,25 @@ class Journal:
 
     def _park_log(self, mark: tuple[int, int]) -> None:
         """Sets the log of a file that is gone aside: it would be replayed into the one that took its place."""
-        log = self.path.with_name(f"{DATABASE}-wal")
         gone = not self.path.exists() or file_mark(self.path) != mark
-        if gone and log.exists() and file_mark(log) == self._log_mark:
+        if gone and self._log.exists() and file_mark(self._log) == self._log_mark:
             self._rename_aside("-wal", "-shm")
 
     # ------------------------------------------------------------ room
 
+    def _log_bytes(self) -> int:
+        try:
+            return self._log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def _bound_wal(self) -> None:
         """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
-        wal = self.path.with_name(f"{DATABASE}-wal")
         limit = database.wal_limit_bytes(self._quota_bytes)
-        if not wal.exists() or wal.stat().st_size <= limit:
+        if self._log_bytes() <= limit:
             return
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if wal.exists() and wal.stat().st_size > limit:
+        if self._log_bytes() > limit:
             raise JournalError(
                 f"NOT RECORDING: state directory {self.state_dir}: a reader keeps the write-ahead log in use, past the"
                 " quota; end the program that has findings.db open"
@@ -415,7 +422,7 @@ class Journal:
 
     def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
         """With `doubt`, all of it is read, whatever its size."""
-        unclean = doubt or self.path.with_name(f"{DATABASE}-wal").exists()  # before opening: that makes one
+        unclean = doubt or self._log.exists()  # before opening: that makes one
         db = open_db(self.path, quota_bytes=self._quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
