@@ -21,7 +21,7 @@ from tests.conformance.ear import Ear, Heard, records
 from tests.conformance.test_state import states
 from tests.faults.processes import until
 from tests.house.test_asyncapi import payload_of
-from tests.sync.commands import TOPICS, a_command, arrived, moment, signer, trusted
+from tests.sync.commands.signed import TOPICS, a_command, arrived, moment, signer, trusted
 
 pytestmark = [pytest.mark.broker]
 
