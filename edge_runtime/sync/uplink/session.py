@@ -277,8 +277,9 @@ class Session:
         else:
             times = self._ledger.refusals[row.seq] = self._ledger.refusals.get(row.seq, 0) + 1
             self._flight.forget(row.seq)  # and read again when its lane is
-            if times >= ROW_REFUSALS:
-                self._hold(row.seq, f"the broker refused it {times} times ({text})")
+            if times >= ROW_REFUSALS or verdict is Verdict.NEVER_THIS_ROW:
+                often = f" {times} times" if times > 1 else ""
+                self._hold(row.seq, f"the broker refused it{often} ({text})")
 
     def _command(self, received: Received) -> None:
         if self._commander is None:
