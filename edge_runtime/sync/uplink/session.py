@@ -219,7 +219,8 @@ class Session:
 
     def _last_words(self, payload: bytes) -> None:
         """The retained state, as this connection found it. A will of a session that is not ours, where ours was the last
-        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why.
+        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why. This
+        one goes on: of two that each left at the sight of the other, neither would deliver anything.
         """
         try:
             before = decode_state(payload)
@@ -229,8 +230,6 @@ class Session:
         if before.why != "lost" or before.session is None or before.session in wills or len(wills) < 2:
             return
         self._ledger.link.another_was_here(clock.monotonic_ns())
-        if self._ledger.link.two_of_one_id(clock.monotonic_ns()):
-            raise LinkError("another device connects under this device's id", Trouble.TAKEN_OVER)
 
     def _puback(self, acked: Acked) -> None:
         now_ns = clock.monotonic_ns()
