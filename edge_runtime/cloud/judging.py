@@ -78,7 +78,9 @@ _decoders: dict[RecordKind, Any] = {
     "gap": msgspec.json.Decoder(_Gap),
 }
 _seq = re.compile("[1-9][0-9]{0,17}")
+_epoch = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # more would not fit into an index of the database
 _WORD = re.compile("[0-9a-zA-Z_-]{1,64}")
+_MOST_TOPIC = 256  # three names of 64 and the rest; what is longer is none of ours, nor worth remembering
 _topic = lru_cache(maxsize=50_000)(parse_event)  # a device says the same few topics all its life
 
 
@@ -111,11 +113,11 @@ class _WrongError(ValueError):
 
 def judge(received: Received, received_at: str) -> Judged:
     """Reads one message. Never raises: what cannot be read is poison, with the reason."""
-    topic = _topic(received.topic)
+    topic = _topic(received.topic) if len(received.topic) <= _MOST_TOPIC else None
     properties = dict(received.properties)
     epoch, seq = properties.get("epoch", ""), properties.get("seq", "")
     sender = None
-    if topic is not None and epoch and _seq.fullmatch(seq):
+    if topic is not None and _epoch.fullmatch(epoch) and _seq.fullmatch(seq):
         sender = Sender(topic.device, epoch, int(seq), _word(properties))
     try:
         if topic is None:
@@ -177,7 +179,8 @@ def poisoned(
     digest = hashlib.sha256(received.topic.encode() + b"\0" + received.payload).hexdigest()
     stream = (sender.device.device, sender.epoch) if sender else None
     seq = sender.seq if sender else 0
-    return Poison(digest, received.topic, one_line(reason), received_at, received.payload, stream, seq, code)
+    topic = received.topic.replace("\0", "\ufffd")  # which no text of a database holds
+    return Poison(digest, topic, one_line(reason), received_at, received.payload, stream, seq, code)
 
 
 def receipts_for(batch: Sequence[Judged]) -> list[Message]:

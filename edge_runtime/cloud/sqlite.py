@@ -115,8 +115,8 @@ def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Pois
     new = {kind: _insert(db, *table, rows, kind) for kind, table in TABLES.items()}
     records = [(row.device_id, row.id, row.kind, *row[3:9]) for row in rows if row.kind not in TABLES]
     names = ("device_id", "record_id", "kind", "seq", "epoch", "exam_id", "created_at", "received_at", "body")
-    added = _many(db, RECORDS[0], names, records)
-    _many(db, "quarantine", QUARANTINE, [one.values() for one in poison])
+    added = _many(db, *RECORDS, names, records)
+    _many(db, "quarantine", QUARANTINE[0], QUARANTINE, [one.values() for one in poison])
     for stream in heard(rows, poison):
         _unite(db, stream)
     return PutResult(new["finding"], new["event"], added)
@@ -124,16 +124,16 @@ def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Pois
 
 def _insert(db: sqlite3.Connection, table: str, id_name: str, rows: Sequence[StoreRow], kind: str) -> int:
     names = ("device_id", id_name, "seq", "epoch", "exam_id", "created_at", "received_at", "body")
-    return _many(db, table, names, [row[1:9] for row in rows if row.kind == kind])
+    return _many(db, table, id_name, names, [row[1:9] for row in rows if row.kind == kind])
 
 
 def _many(
-    db: sqlite3.Connection, table: str, names: tuple[str, ...], values: Sequence[tuple[object, ...]]
+    db: sqlite3.Connection, table: str, key: str, names: tuple[str, ...], values: Sequence[tuple[object, ...]]
 ) -> int:
     if not values:
         return 0
     marks = ", ".join("?" * len(names))
-    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"
     return db.executemany(sql, values).rowcount
 
 

@@ -333,6 +333,15 @@ def test_a_row_that_is_refused_for_itself_does_not_stop_the_others(state: Path, 
     assert outbox.stats(state).pending == 9
 
 
+def test_a_row_that_the_broker_finds_too_large_is_held_at_once_on_the_same_connection(state: Path) -> None:
+    patient = Pace(receipt_timeout_s=60)
+    with Peer(puback=(0, 0x95, *[0] * 8)) as peer, running(state, peer.url, pace=patient) as said:
+        until(lambda: outbox.stats(state).held == 1)
+        until(lambda: findings(peer) == 10)
+        assert peer.connections == 1
+    assert any("row 2: the broker refused it (Packet too large)" in line for line in said)
+
+
 def test_a_message_over_which_the_broker_says_too_large_is_held_after_the_second_time_alone(
     state: Path,
 ) -> None:

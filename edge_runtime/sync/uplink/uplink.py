@@ -293,7 +293,7 @@ class Uplink:
         trouble, why = error.trouble, str(error)
         if trouble is Trouble.LINE and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
-        pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns())
+        pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
         self._notice(why)
         self._look_around()
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
