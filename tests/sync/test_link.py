@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from edge_runtime.commands import doctor, outbox, uplink
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates
-from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings, Tls
+from edge_runtime.sync.link.link import Message, Received, Tls
 from edge_runtime.sync.link.link_file import LinkRecord, read_link
 from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.link.publishing import Packed, packet_bytes
@@ -32,6 +31,7 @@ from edge_runtime.sync.wire import DeviceState, decode_state, outgoing
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto, make_certificates
 from tests.builders import event, finding, report
+from tests.faults.ends import listening
 from tests.sync.peer import Peer
 from tests.sync.test_uplink import findings, running, state, until
 
@@ -51,31 +51,6 @@ def said_state(state: Path) -> LinkState | None:
     return None if record is None else record.state
 
 
-@contextmanager
-def hearing(broker: Mosquitto, topic: str) -> Iterator[list[Received]]:
-    """What arrives at `topic` within `with`."""
-    heard: list[Received] = []
-    stop = threading.Event()
-    link = Link.open(Settings(Broker.parse(broker.url), "listener", subscribe=topic), stop)
-    assert link is not None
-
-    def listen() -> None:
-        while not stop.is_set():
-            for came in link.poll(0.05):
-                assert isinstance(came, Received)
-                heard.append(came)
-                link.ack(came)
-        link.close()
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    try:
-        yield heard
-    finally:
-        stop.set()
-        thread.join()
-
-
 def states(heard: list[Received]) -> list[DeviceState]:
     return [decode_state(came.payload) for came in heard if came.topic.endswith("/state")]
 
@@ -87,7 +62,7 @@ def states(heard: list[Received]) -> list[DeviceState]:
 def test_the_retained_state_says_how_the_link_is_and_a_new_session_each_time(
     state: Path, broker: Mosquitto
 ) -> None:
-    with hearing(broker, "er/v1/+/+/+/state") as heard:
+    with listening(broker.url, "er/v1/+/+/+/state") as heard:
         for link in ("normal", "slow"):
             with running(state, broker.url, link=link):
                 until(lambda: states(heard)[-1:] and states(heard)[-1].state == "online")
