@@ -232,7 +232,9 @@ def test_a_certificate_that_is_refused_is_a_state_of_its_own_and_mended_without_
         until(lambda: said_state(state) is LinkState.REFUSED_CERTIFICATE)
         assert "ertificate" in link_of(state).why
         time.sleep(0.4)
-        assert len(said) == 1
+        # once; a reset may overtake TLS 1.3's alert, which comes after the handshake: then the line is tried again first
+        assert sum("ertificate" in line for line in said) == 1
+        assert len(said) <= 2
         if wrong == "another authority":
             shutil.copy(certificates / "ca.pem", tmp_path / "ca.pem")
             until(lambda: said_state(state) is LinkState.ONLINE)
