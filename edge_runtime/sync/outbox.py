@@ -102,8 +102,7 @@ class Outbox:
             raise self._unreadable(exc) from exc
         try:
             self._mark = file_mark(self._path)
-            if not reading:
-                database.update_tables(self._db)
+            self._update(reading)
             self.facts = database.read_meta(self._db, self._path)
             self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
@@ -120,6 +119,15 @@ class Outbox:
             if not (reading and any(word in str(exc) for word in ("unable to open", "readonly"))):
                 raise
             return database.open_unwritable(self._path)
+
+    def _update(self, reading: bool) -> None:
+        try:
+            database.update_tables(self._db)
+        except sqlite3.OperationalError as exc:
+            if reading and "readonly" in str(exc):
+                why = "made by an older version; bring it up to date where it can be written, or read a copy"
+                raise JournalError(f"state directory {self.state_dir}: findings.db: {why}") from exc
+            raise
 
     def _unreadable(self, exc: Exception) -> JournalError:
         return JournalError(f"state directory {self.state_dir}: findings.db cannot be read ({exc})")

@@ -16,11 +16,11 @@ import pytest
 
 from edge_runtime.codes import Priority
 from edge_runtime.commands import doctor, outbox, uplink
-from edge_runtime.errors import UplinkError
+from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings, Tls
-from edge_runtime.sync.link.link_file import LinkRecord, read_link
+from edge_runtime.sync.link.link_file import LinkFile, LinkRecord, read_link
 from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.link.publishing import Packed, packet_bytes
 from edge_runtime.sync.link.tls import ends_at
@@ -99,6 +99,28 @@ def test_the_retained_state_says_how_the_link_is_and_a_new_session_each_time(
     assert online[0].clock is not None
     stopped = states(heard)[-1]
     assert (stopped.why, stopped.session, stopped.link) == ("stopped", None, None)
+
+
+@pytest.mark.parametrize("url", ["mqtt://u:12#secret@h", "mqtt://u:12?secret@h", "mqtt://u:12/secret@h"])
+def test_a_password_that_ends_the_host_is_a_usage_error_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Broker.parse(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_a_url_cannot_hold_is_written_by_its_number() -> None:
+    parsed = Broker.parse("mqtt://us%40er:p%23%2Fss@h")
+    assert (parsed.username, parsed.password, parsed.host) == ("us@er", "p#/ss", "h")
+
+
+def test_a_state_directory_that_may_not_be_looked_into_is_nothing_to_the_link_file(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def barred(path: Path) -> bool:  # Python's own since 3.12 tells of a missing right, not of False
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", barred)
+    LinkFile(state, "mqtt://h:1").show(LinkState.OFFLINE, "stopped", ())
 
 
 def test_the_link_file_follows_the_link_and_is_written_when_something_changes(state: Path) -> None:

@@ -113,7 +113,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         pending = outbox.pending_count()
         messages: list[Explained] = []
         unsendable: list[Unsendable] = []
-        for row in islice(_waiting(outbox), limit):
+        for row in islice(_waiting(outbox), min(limit, pending)):
             try:
                 messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
             except UplinkError as exc:
