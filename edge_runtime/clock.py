@@ -25,11 +25,12 @@ def utc_now() -> str:
     return utc().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+_QUALITY_FILES = {"/run/systemd/timesync/synchronized": Clock.NTP, "/dev/rtc0": Clock.RTC}
+
+
 def clock_quality() -> Clock:
     """How far wall time can be trusted: `ntp` when the time service says that it is synchronised."""
-    if Path("/run/systemd/timesync/synchronized").exists():
-        return Clock.NTP
-    return Clock.RTC if Path("/dev/rtc0").exists() else Clock.UNSYNCED
+    return next((quality for file, quality in _QUALITY_FILES.items() if os.path.exists(file)), Clock.UNSYNCED)  # noqa: PTH110 - five times as fast, and asked for each record
 
 
 def uuid7() -> str:

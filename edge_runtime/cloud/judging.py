@@ -76,6 +76,7 @@ _decoders: dict[RecordKind, Any] = {
     "audit": _side,
     "gap": msgspec.json.Decoder(_Gap),
 }
+_MOST_TOPIC = 256  # three names of 64 and the rest; what is longer is none of ours, nor worth remembering
 _topic = lru_cache(maxsize=50_000)(parse_event)  # a device says the same few topics all its life
 
 
@@ -108,7 +109,7 @@ class _WrongError(ValueError):
 
 def judge(received: Received, received_at: str) -> Judged:
     """Reads one message. Never raises: what cannot be read is poison, with the reason."""
-    topic = _topic(received.topic)
+    topic = _topic(received.topic) if len(received.topic) <= _MOST_TOPIC else None
     name = row_name.read(received.properties)
     sender = None
     if topic is not None and name is not None:
@@ -167,7 +168,8 @@ def poisoned(
     digest = hashlib.sha256(received.topic.encode() + b"\0" + received.payload).hexdigest()
     stream = (sender.device.device, sender.epoch) if sender else None
     seq = sender.seq if sender else 0
-    return Poison(digest, received.topic, one_line(reason), received_at, received.payload, stream, seq, code)
+    topic = received.topic.replace("\0", "\ufffd")  # which no text of a database holds
+    return Poison(digest, topic, one_line(reason), received_at, received.payload, stream, seq, code)
 
 
 def receipts_for(batch: Sequence[Judged]) -> list[Message]:

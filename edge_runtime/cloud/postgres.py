@@ -25,18 +25,21 @@ _LOCK = "SELECT pg_advisory_xact_lock(7230155)"  # receivers that start together
 _OLDEST = 140000  # the first with multiranges
 
 
-def _insert(table: str, **columns: str) -> str:
-    """An insert whose parameters are one array for each column: `%b` is binary, a fifth of the time of text."""
+def _insert(table: str, key: str, **columns: str) -> str:
+    """An insert whose parameters are one array for each column: `%b` is binary, a fifth of the time of text.
+
+    The key is named: what is refused for any other reason must not pass for a row that is there already.
+    """
     arrays = ", ".join(f"%b::{kind}[]" for kind in columns.values())
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) ON CONFLICT ({key}) DO NOTHING"
 
 
 _ROW = {"seq": "bigint", **dict.fromkeys(("epoch", "exam_id", "created_at", "received_at", "body"), "text")}
-_FINDINGS = _insert("findings", device_id="text", finding_id="text", **_ROW)
-_EVENTS = _insert("events", device_id="text", event_id="text", **_ROW)
-_RECORDS = _insert("records", kind="text", device_id="text", record_id="text", **_ROW)
+_FINDINGS = _insert("findings", "finding_id", device_id="text", finding_id="text", **_ROW)
+_EVENTS = _insert("events", "event_id", device_id="text", event_id="text", **_ROW)
+_RECORDS = _insert("records", "record_id", kind="text", device_id="text", record_id="text", **_ROW)
 _QUARANTINE = _insert(
-    "quarantine", digest="text", topic="text", reason="text", received_at="text", payload="bytea"
+    "quarantine", "digest", digest="text", topic="text", reason="text", received_at="text", payload="bytea"
 )
 _STREAMS = """
 INSERT INTO streams AS s (device_id, epoch, highest, known, updated_at)
@@ -73,11 +76,19 @@ class PostgresStore:
         try:
             with ExitStack() as on_failure:
                 self._db = db = self._psycopg.connect(
-                    self._url, connect_timeout=10, application_name="edge-runtime receive", autocommit=True
+                    self._url,
+                    connect_timeout=10,
+                    application_name="edge-runtime receive",
+                    client_encoding="utf8",  # and not what the environment says
+                    autocommit=True,
                 )
                 on_failure.callback(db.close)
                 if db.info.server_version < _OLDEST:
                     raise ConfigError(f"store {self._where()}: PostgreSQL is too old; want 14 or later")
+                if (stores := db.info.parameter_status("server_encoding")) != "UTF8":
+                    raise ConfigError(  # else it would refuse every record with a letter that it has not
+                        f"store {self._where()}: the database's encoding is {stores}; want UTF8"
+                    )
                 # a server tuned for speed answers before the disk has it, and a receipt would be a lie
                 if db.execute("SHOW synchronous_commit").fetchone()[0] == "off":
                     db.execute("SET synchronous_commit = on")

@@ -28,7 +28,7 @@ from edge_runtime.cloud.rows import (
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.database import open_db
+from edge_runtime.sync.database import open_db, roll_back
 from edge_runtime.sync.state import file_mark
 from edge_runtime.sync.wire import SeqRange
 
@@ -88,8 +88,7 @@ class SqliteStore:
             result = _put(db, rows, poison)
             db.execute("COMMIT")
         except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            roll_back(db)
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
         except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
             self.close()
@@ -116,8 +115,8 @@ def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Pois
     new = {kind: _insert(db, *table, rows, kind) for kind, table in TABLES.items()}
     records = [(row.device_id, row.id, row.kind, *row[3:9]) for row in rows if row.kind not in TABLES]
     names = ("device_id", "record_id", "kind", "seq", "epoch", "exam_id", "created_at", "received_at", "body")
-    added = _many(db, RECORDS[0], names, records)
-    _many(db, "quarantine", QUARANTINE, [one.values() for one in poison])
+    added = _many(db, *RECORDS, names, records)
+    _many(db, "quarantine", QUARANTINE[0], QUARANTINE, [one.values() for one in poison])
     for stream in heard(rows, poison):
         _unite(db, stream)
     return PutResult(new["finding"], new["event"], added)
@@ -125,16 +124,16 @@ def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Pois
 
 def _insert(db: sqlite3.Connection, table: str, id_name: str, rows: Sequence[StoreRow], kind: str) -> int:
     names = ("device_id", id_name, "seq", "epoch", "exam_id", "created_at", "received_at", "body")
-    return _many(db, table, names, [row[1:9] for row in rows if row.kind == kind])
+    return _many(db, table, id_name, names, [row[1:9] for row in rows if row.kind == kind])
 
 
 def _many(
-    db: sqlite3.Connection, table: str, names: tuple[str, ...], values: Sequence[tuple[object, ...]]
+    db: sqlite3.Connection, table: str, key: str, names: tuple[str, ...], values: Sequence[tuple[object, ...]]
 ) -> int:
     if not values:
         return 0
     marks = ", ".join("?" * len(names))
-    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"
     return db.executemany(sql, values).rowcount
 
 

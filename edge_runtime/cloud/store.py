@@ -52,7 +52,7 @@ def open_store(url: str) -> Store:
     if scheme == "sqlite":
         name = url.removeprefix("sqlite:///")
         if name == url or not name:
-            raise ConfigError(f"store {url}: want sqlite:///file.db (relative) or sqlite:////path/file.db")
+            raise ConfigError("store sqlite: want sqlite:///file.db (relative) or sqlite:////path/file.db")
         if not Path(name).parent.is_dir():
             raise ConfigError(f"store {url}: no folder {Path(name).parent}; make it, or name another")
         from edge_runtime.cloud.sqlite import SqliteStore
@@ -62,4 +62,5 @@ def open_store(url: str) -> Store:
         from edge_runtime.cloud.postgres import PostgresStore
 
         return PostgresStore(url)
-    raise ConfigError(f"store {scheme or url}: want sqlite:///file or postgresql://user@host/database")
+    known = scheme or "without a scheme"  # not the URL: it may hold a password
+    raise ConfigError(f"store {known}: want sqlite:///file or postgresql://user@host/database")

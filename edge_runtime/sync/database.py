@@ -212,6 +212,12 @@ def check(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"quick_check: {verdict}")
 
 
+def roll_back(db: sqlite3.Connection) -> None:
+    """Ends a transaction without its changes, if one is open."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
 def is_corrupt(exc: sqlite3.Error) -> bool:
     """SQLite's own words, which Python 3.10 gives no code for."""
     return any(word in str(exc) for word in ("malformed", "not a database", "quick_check"))

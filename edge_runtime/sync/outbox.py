@@ -228,8 +228,7 @@ class Outbox:
             yield
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            database.roll_back(self._db)
             raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:

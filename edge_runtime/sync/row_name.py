@@ -15,6 +15,7 @@ from typing import NamedTuple
 SHORT = "r"
 SHORT_PATTERN = "([0-9a-z]{1,16}) ([0-9a-f]{1,64}) ([1-9][0-9]{0,17}) ([0-9a-zA-Z_-]{1,64})"
 _short = re.compile(SHORT_PATTERN)
+_epoch = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # more would not fit into an index of the cloud's database
 _seq = re.compile("[1-9][0-9]{0,17}")
 _word = re.compile("[0-9a-zA-Z_-]{1,64}")
 
@@ -45,7 +46,7 @@ def read(properties: Iterable[tuple[str, str]]) -> RowName | None:
     if SHORT in told:
         found = _short.fullmatch(told[SHORT])
         return None if found is None else RowName(found[2], int(found[3]), found[4], found[1])
-    epoch, seq, word = told.get("epoch"), told.get("seq", ""), told.get("sender", "")
-    if not epoch or not _seq.fullmatch(seq):
+    epoch, seq, word = told.get("epoch", ""), told.get("seq", ""), told.get("sender", "")
+    if not _epoch.fullmatch(epoch) or not _seq.fullmatch(seq):
         return None
     return RowName(epoch, int(seq), word if _word.fullmatch(word) else None, told.get("encoding"))

@@ -122,6 +122,8 @@ def test_a_reason_is_bounded_and_clean_before_it_is_stored_and_sent() -> None:
         message(seq="-1"),
         message(seq="9" * 5000),
         message(epoch=""),
+        message(epoch="e" * 201),
+        message(epoch="e\0"),
         message(topic="x"),
     ],
 )

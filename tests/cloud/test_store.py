@@ -10,7 +10,7 @@ import pytest
 from edge_runtime.cloud.store import RowRefusedError, Store, open_store
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
-from tests.cloud.conftest import POISON, ROW, Reader
+from tests.cloud.conftest import POISON, ROW, Reader, Write
 
 
 def test_a_finding_is_stored_with_the_columns_of_the_contract_and_its_body_to_the_letter(
@@ -26,6 +26,42 @@ def test_a_finding_that_comes_again_is_stored_once_and_counted_as_not_new(store:
     again = store.put([ROW._replace(received_at="later"), ROW._replace(id="f3", seq=9)])
     assert again.findings == 1
     assert read("SELECT count(*), min(received_at) FROM findings") == [(3, ROW.received_at)]
+
+
+def test_a_table_that_would_take_a_finding_twice_or_drop_one_in_silence_gets_none(
+    url: str, read: Reader, write: Write
+) -> None:
+    """Somebody's own `findings` from before, without its key: no receipt, and not the rows' fault."""
+    columns = "device_id TEXT, finding_id TEXT, seq BIGINT, epoch TEXT, exam_id TEXT, created_at TEXT"
+    write(f"CREATE TABLE findings ({columns}, received_at TEXT, body TEXT)")
+    with closing(open_store(url)) as store, pytest.raises(UplinkError) as caught:
+        store.put([ROW])
+    assert not isinstance(caught.value, RowRefusedError)
+    assert read("SELECT count(*) FROM findings") == [(0,)]
+
+
+def test_a_row_that_another_rule_of_the_table_stops_is_refused_and_not_taken_for_stored(
+    store: Store, read: Reader, write: Write
+) -> None:
+    write("CREATE UNIQUE INDEX one_of_each ON findings (device_id, epoch, seq)")
+    store.put([ROW])
+    with pytest.raises(RowRefusedError):
+        store.put([ROW._replace(id="f2")])
+    assert read("SELECT finding_id FROM findings") == [(ROW.id,)]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_letter_is_a_usage_error(postgres_url: str, encoding: str) -> None:
+    import psycopg
+
+    made = f"CREATE DATABASE small ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as db:
+        db.execute(made.encode())
+        try:
+            with pytest.raises(ConfigError, match="encoding"):
+                open_store(f"{postgres_url.rpartition('/')[0]}/small")
+        finally:
+            db.execute(b"DROP DATABASE small")
 
 
 def test_a_finding_twice_in_one_batch_is_stored_once(store: Store, read: Reader) -> None:
@@ -118,7 +154,17 @@ def test_a_store_in_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
     assert not (tmp_path / "nodir").exists()
 
 
-@pytest.mark.parametrize("wrong", ["postgresql://u:secret@[", "postgresql://u:secret%zz@h/d"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "postgresql://u:secret@[",
+        "postgresql://u:secret%zz@h/d",
+        "//u:secret@h/d",
+        "the_user:secret@h/d",
+        "host=h password=secret",
+        "sqlite://u:secret@h",
+    ],
+)
 def test_a_password_is_in_no_message_about_a_wrong_store(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_store(wrong)

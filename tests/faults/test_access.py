@@ -106,6 +106,18 @@ def test_without_an_access_list_a_forged_receipt_does_harm(tmp_path: Path, broke
         until(lambda: outbox.stats(setting.state).pending < 50)
 
 
+def test_a_receipt_for_rows_that_were_never_sent_moves_none_of_them(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    """A consumer that is wrong, not forged: it says a range where it means single rows."""
+    setting = Setting(tmp_path, 200)
+    with sending(setting.state, broker.url) as said:
+        until(lambda: said_so(said, "no consumer"))
+        assert say(broker.url, forged(setting, overheard(broker), last=2**62)) == 0
+        until(lambda: outbox.stats(setting.state).pending < 200)
+    assert outbox.stats(setting.state).pending > 100
+
+
 def test_a_receipt_without_the_senders_own_word_moves_no_row(tmp_path: Path, broker: Mosquitto) -> None:
     setting = Setting(tmp_path, 50)
     with sending(setting.state, broker.url) as said:

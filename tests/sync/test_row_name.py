@@ -34,6 +34,8 @@ def test_by_names_sender_and_encoding_may_be_missing() -> None:
         {},
         {"epoch": "e"},
         {"epoch": "", "seq": "1"},
+        {"epoch": "e\0", "seq": "1"},
+        {"epoch": "e" * 201, "seq": "1"},
         {"epoch": "e", "seq": "01"},
         {"epoch": "e", "seq": "0"},
         {"r": "zd1 e 1"},

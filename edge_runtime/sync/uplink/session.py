@@ -188,6 +188,8 @@ class Session:
             return
         mid = self._link.publish(message)
         self._ledger.report.sent += 1
+        if self._proof == "receipt":
+            self._ledger.sent.setdefault(self._outbox.epoch, set()).add(row.seq)
         self._flight.sent(row, mid)
 
     def _hold(self, seq: int, reason: str) -> None:
@@ -323,9 +325,12 @@ class Session:
             return  # of a database that was set aside, or of another device with this one's name
         if self._flight.stalled:
             self._ledger.notice("receipts arrive again")
-        self._flight.settled(receipt.ranges, clock.monotonic_ns())
+        ranges = self._ledger.owed(receipt.epoch, receipt.ranges)
+        self._flight.settled(ranges, clock.monotonic_ns())
+        if receipt.code != "encoding":
+            self._ledger.settled(receipt.epoch, ranges)
         if receipt.status == "stored":
-            for first, last in receipt.ranges:
+            for first, last in ranges:
                 self._settling.stored(first, last)
         elif receipt.code == "encoding":
             self._ledger.plain = True
@@ -333,10 +338,8 @@ class Session:
             self._backlog.rewind()
         else:
             reason = one_line(receipt.reason or "no reason given")
-            self._ledger.notice(
-                f"the cloud rejects {len(receipt.ranges)} range(s) of rows: {reason}; kept here"
-            )
-            for first, last in receipt.ranges:
+            self._ledger.notice(f"the cloud rejects {len(ranges)} range(s) of rows: {reason}; kept here")
+            for first, last in ranges:
                 self._settling.rejected(first, last, reason)
 
     def _note(self, *, now: bool = False) -> None:
