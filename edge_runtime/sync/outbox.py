@@ -21,7 +21,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap, RecordKind
-from edge_runtime.sync import database
+from edge_runtime.sync import database, retention
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.wire import SeqRange
@@ -165,6 +165,13 @@ class Outbox:
         """How many rows each lane has that are not delivered; empty lanes too."""
         counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         return {lane: counted.get(lane, 0) for lane in Lane}
+
+    def loss(self) -> tuple[int, datetime | None]:
+        """How many masks and telemetry records were removed unsent, and when the last of them."""
+        try:
+            return retention.loss(self._db)
+        except sqlite3.Error as exc:
+            raise self._unreadable(exc) from exc
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()

@@ -413,7 +413,7 @@ def test_on_a_slow_line_rows_are_packed_masks_wait_and_the_rest_of_a_message_is_
     assert [b"er/v1/" in body for body in peer.bodies] == [True, False, False, True, False, False]
     for body, size in zip(peer.bodies, packed[::2] + packed[1::2], strict=True):
         assert body.count(b"zd1") == 1
-        assert b"er/v1/" in body or len(body) - size < 85
+        assert b"er/v1/" in body or len(body) - size < 50
 
 
 def test_no_alias_is_used_where_the_broker_allows_none(state: Path) -> None:
