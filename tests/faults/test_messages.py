@@ -43,19 +43,6 @@ def receipts_of(setting: Setting) -> str:
     return DeviceTopics(Site().tenant, Site().site, outbox.stats(setting.state).device_id).receipts
 
 
-def test_a_finding_that_comes_three_times_is_stored_once_and_receipted_three_times(
-    tmp_path: Path, broker: Mosquitto
-) -> None:
-    setting = Setting(tmp_path, 1)
-    (message,) = messages(setting)
-    with receiving(broker.url, setting.store), listening(broker.url, receipts_of(setting)) as heard:
-        for times in range(1, 4):
-            say(broker.url, message)
-            until(lambda times=times: len(heard) == times)
-    assert {decode_receipt(one.payload).status for one in heard} == {"stored"}
-    assert stored(setting.store) == setting.reported
-
-
 SPOILT: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda payload: payload[:-40],
     "empty": lambda payload: b"",

@@ -16,7 +16,7 @@ import msgspec
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind
-from edge_runtime.sync.commands.said import Discretion
+from edge_runtime.sync.commands.recent_log import Discretion
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.link.link_state import LinkMachine, Patience
 from edge_runtime.sync.link.publishing import Message, exact_bytes
