@@ -81,7 +81,9 @@ class Consumer:
         self._checked_ns = 0
 
     def run(self, *, limit: int | None = None, idle_exit_s: float | None = None) -> ReceiveReport:
-        """Ends after `limit` new findings, or `idle_exit_s` without a message. UplinkError if it never connected."""
+        """Ends after `limit` new findings, or `idle_exit_s` without a message. UplinkError if it never connected, or
+        has lost its database.
+        """
         self._limit, self._idle_exit_s = limit, idle_exit_s
         tries = 0
         while not self._over():
@@ -101,6 +103,8 @@ class Consumer:
         self._progress()
         if self.report.connects == 0 and not self._stop.is_set() and self._limit != 0:
             raise UplinkError(self._last_notice or f"broker {self._settings.broker}: never connected")
+        if self.health.store and not self._stop.is_set():
+            raise UplinkError(self.health.store)
         return self.report
 
     def _over(self) -> bool:

@@ -8,6 +8,7 @@ nothing about MQTT.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
@@ -63,6 +64,7 @@ class PostgresStore:
             raise ConfigError(
                 f"store postgresql: needs psycopg; pip install 'edge-runtime[cloud]' ({exc})"
             ) from exc
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings repeat what we say of an outage
         try:
             import_module("psycopg.conninfo").conninfo_to_dict(url)
         except self._psycopg.Error as exc:  # whose text may hold the password

@@ -28,6 +28,8 @@ class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(*, finding: str, state: Path) -> MarkReport:
     """Marks the finding of this id, `last` for the newest. ConfigError when there is none, or it is urgent already."""
+    if not finding.isprintable():
+        raise ConfigError(f"finding {finding!r}: that is no finding's id")
     before = _find(finding, state)
     if before.priority is Priority.URGENT:
         raise ConfigError(f"finding {before.finding_id}: is marked as urgent already")

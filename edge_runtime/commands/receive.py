@@ -37,6 +37,8 @@ def run(
 
     Raises ConfigError for a wrong URL, UplinkError when the store or the broker was never reached.
     """
+    if limit is not None and limit < 0:
+        raise ConfigError(f"--limit: want a number of findings, got {limit}")
     if idle_exit_s is not None and not 0 < idle_exit_s < math.inf:
         raise ConfigError(f"--idle-exit: want a number of seconds above 0, got {idle_exit_s}")
     tls = Tls(ca, cert, key)

@@ -165,19 +165,18 @@ def update_tables(db: sqlite3.Connection) -> None:
     if _version(db) < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
         _bring_up_to_date(db)
-        for statement in SCHEMA:
-            db.execute(statement)
         db.execute("COMMIT")
 
 
 def _bring_up_to_date(db: sqlite3.Connection) -> None:
     if not _has_tables(db) or _version(db) >= SCHEMA_VERSION:
         return
-    # a quota that is full must not keep a device from its update
-    db.execute("PRAGMA max_page_count = 2147483647")
-    for statement in FROM_1:
+    quota = db.execute("PRAGMA max_page_count").fetchone()[0]
+    db.execute("PRAGMA max_page_count = 2147483647")  # a full quota must not keep a device from its update
+    for statement in (*FROM_1, *SCHEMA):
         db.execute(statement)
     db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
+    db.execute(f"PRAGMA max_page_count = {quota}")
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap, RecordKind
-from edge_runtime.sync import database
+from edge_runtime.sync import database, retention
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.wire import SeqRange
@@ -101,8 +102,7 @@ class Outbox:
             raise self._unreadable(exc) from exc
         try:
             self._mark = file_mark(self._path)
-            if not reading:
-                database.update_tables(self._db)
+            self._update(reading)
             self.facts = database.read_meta(self._db, self._path)
             self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
@@ -119,6 +119,15 @@ class Outbox:
             if not (reading and any(word in str(exc) for word in ("unable to open", "readonly"))):
                 raise
             return database.open_unwritable(self._path)
+
+    def _update(self, reading: bool) -> None:
+        try:
+            database.update_tables(self._db)
+        except sqlite3.OperationalError as exc:
+            if reading and "readonly" in str(exc):
+                why = "made by an older version; bring it up to date where it can be written, or read a copy"
+                raise JournalError(f"state directory {self.state_dir}: findings.db: {why}") from exc
+            raise
 
     def _unreadable(self, exc: Exception) -> JournalError:
         return JournalError(f"state directory {self.state_dir}: findings.db cannot be read ({exc})")
@@ -157,6 +166,13 @@ class Outbox:
         """How many rows each lane has that are not delivered; empty lanes too."""
         counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         return {lane: counted.get(lane, 0) for lane in Lane}
+
+    def loss(self) -> tuple[int, datetime | None]:
+        """How many masks and telemetry records were removed unsent, and when the last of them."""
+        try:
+            return retention.loss(self._db)
+        except sqlite3.Error as exc:
+            raise self._unreadable(exc) from exc
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()

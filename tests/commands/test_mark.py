@@ -35,6 +35,11 @@ def test_a_marked_finding_is_a_new_revision_that_says_what_it_supersedes(
     assert urgent.measurements == reported[1].measurements
 
 
+def test_what_no_terminal_can_show_is_no_findings_id(tmp_path: Path, reported: list[Finding]) -> None:
+    with pytest.raises(ConfigError, match="no finding's id"):
+        mark.run(finding="\udcff", state=tmp_path)
+
+
 def test_the_newest_finding_needs_no_id_and_no_finding_is_marked_twice(
     tmp_path: Path, reported: list[Finding]
 ) -> None:

@@ -66,12 +66,13 @@ class LinkFile:
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )
-        if self._state_dir.is_dir():
-            try:
-                write_whole(self._state_dir / NAME, json_bytes(record))
-            except OSError:
+        try:
+            if not self._state_dir.is_dir():
                 return
-            self._written = record
+            write_whole(self._state_dir / NAME, json_bytes(record))
+        except OSError:
+            return
+        self._written = record
 
 
 def read_link(state_dir: Path) -> LinkRecord | None:

@@ -22,7 +22,7 @@ from edge_runtime.sync.link.link_state import LinkMachine, Patience
 from edge_runtime.sync.link.publishing import Message, exact_bytes
 from edge_runtime.sync.link.speed import Speed
 from edge_runtime.sync.outbox import Outbox, OutboxRow
-from edge_runtime.sync.packing import unpack
+from edge_runtime.sync.packing import ENCODING, unpack
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.device_state import StateMessages
@@ -113,7 +113,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         pending = outbox.pending_count()
         messages: list[Explained] = []
         unsendable: list[Unsendable] = []
-        for row in islice(_waiting(outbox), limit):
+        for row in islice(_waiting(outbox), min(limit, pending)):
             try:
                 messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
             except UplinkError as exc:
@@ -147,7 +147,7 @@ def _waiting(outbox: Outbox) -> Iterator[OutboxRow]:
 def _record(row: OutboxRow, topics: DeviceTopics, epoch: str, sender: str) -> Explained:
     plain = parcel(row, topics, epoch, sender, short=False, packed=False)
     slow = parcel(row, topics, epoch, sender, short=True, packed=True)
-    unpacked = unpack(slow.payload, dict(slow.properties)["encoding"])
+    unpacked = unpack(slow.payload, ENCODING)
     made = _explained(plain, row.kind)
     return msgspec.structs.replace(
         made,
