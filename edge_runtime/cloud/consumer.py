@@ -21,7 +21,10 @@ from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.rows import StoreRow
 from edge_runtime.cloud.store import RowRefusedError, Store
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.link.link import Broker, Link, Received, Settings, Tls
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.incoming import Received
+from edge_runtime.sync.link.link import Link, Settings
+from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.topics import EVENTS_FILTER
 from edge_runtime.sync.wire import one_line
 

@@ -7,7 +7,6 @@ database nor a connection.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +16,9 @@ import msgspec
 from edge_runtime.cloud.rows import Poison, StoreRow
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind, Seq
-from edge_runtime.sync.link.link import Message, Received
+from edge_runtime.sync import row_name
+from edge_runtime.sync.link.incoming import Received
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.packing import unpack
 from edge_runtime.sync.topics import DeviceTopics, parse_event
 from edge_runtime.sync.wire import (
@@ -76,9 +77,6 @@ _decoders: dict[RecordKind, Any] = {
     "audit": _side,
     "gap": msgspec.json.Decoder(_Gap),
 }
-_seq = re.compile("[1-9][0-9]{0,17}")
-_epoch = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # more would not fit into an index of the database
-_WORD = re.compile("[0-9a-zA-Z_-]{1,64}")
 _MOST_TOPIC = 256  # three names of 64 and the rest; what is longer is none of ours, nor worth remembering
 _topic = lru_cache(maxsize=50_000)(parse_event)  # a device says the same few topics all its life
 
@@ -113,17 +111,16 @@ class _WrongError(ValueError):
 def judge(received: Received, received_at: str) -> Judged:
     """Reads one message. Never raises: what cannot be read is poison, with the reason."""
     topic = _topic(received.topic) if len(received.topic) <= _MOST_TOPIC else None
-    properties = dict(received.properties)
-    epoch, seq = properties.get("epoch", ""), properties.get("seq", "")
+    name = row_name.read(received.properties)
     sender = None
-    if topic is not None and _epoch.fullmatch(epoch) and _seq.fullmatch(seq):
-        sender = Sender(topic.device, epoch, int(seq), _word(properties))
+    if topic is not None and name is not None:
+        sender = Sender(topic.device, name.epoch, name.seq, name.sender)
     try:
         if topic is None:
             raise _WrongError("refused", "topic is none of this version's")
-        if sender is None:
-            raise _WrongError("refused", "user properties epoch and seq are missing or wrong")
-        text = _text(received.payload, properties.get("encoding"))
+        if sender is None or name is None:
+            raise _WrongError("refused", "user properties epoch and seq, or r, are missing or wrong")
+        text = _text(received.payload, name.encoding)
         record = _decoders[topic.kind].decode(text)
         lost = _checked(record, sender)
     except _WrongError as exc:
@@ -143,12 +140,6 @@ def judge(received: Received, received_at: str) -> Judged:
         lost,
     )
     return Judged(received, sender, row, None, record.clock == "ntp")
-
-
-def _word(properties: dict[str, str]) -> str | None:
-    """What the sender asks to be told back, if it is a word."""
-    word = properties.get("sender", "")
-    return word if _WORD.fullmatch(word) else None
 
 
 def _text(payload: bytes, encoding: str | None) -> str:

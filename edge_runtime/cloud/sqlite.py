@@ -32,7 +32,7 @@ from edge_runtime.cloud.rows import (
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.database import open_db
+from edge_runtime.sync.database import open_db, roll_back
 from edge_runtime.sync.state import file_mark
 from edge_runtime.sync.wire import SeqRange
 
@@ -92,8 +92,7 @@ class SqliteStore:
             result = _put(db, rows, poison)
             db.execute("COMMIT")
         except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            roll_back(db)
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
         except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
             self.close()

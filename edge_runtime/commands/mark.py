@@ -16,7 +16,7 @@ from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.types import SCHEMA_VERSION, Finding, encode
+from edge_runtime.types import Finding, encode
 
 
 class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,18 +57,13 @@ def _find(finding: str, state: Path) -> Finding:
 def _revision(before: Finding, stamp: Stamp) -> Finding:
     return msgspec.structs.replace(
         before,
-        schema_version=SCHEMA_VERSION,
+        **stamp.head(),
+        boot_id=stamp.boot_id,
+        monotonic_ns=stamp.monotonic_ns,
         finding_id=clock.uuid7(),
         revision=before.revision + 1,
         supersedes=before.finding_id,
         priority=Priority.URGENT,
-        device_id=stamp.device_id,
-        seq=stamp.seq,
-        epoch=stamp.epoch,
-        boot_id=stamp.boot_id,
-        created_at=stamp.created_at,
-        clock=stamp.clock,
-        monotonic_ns=stamp.monotonic_ns,
     )
 
 

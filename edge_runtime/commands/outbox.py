@@ -69,14 +69,31 @@ def row_lines(rows: list[ListedRow]) -> list[str]:
     ] or ["nothing"]
 
 
+_IN_LANE = {
+    "urgent": "urgent",
+    "finding": "of findings and exams",  # with gaps and audits: what never gives way
+    "telemetry": "of telemetry",
+    "mask": "of masks",
+}
+_FORMS = {
+    "event": ("exam event", "exam events"),
+    "telemetry": ("telemetry record", "telemetry records"),
+}
+
+
+def _counted(count: int, what: str) -> str:
+    one, many = _FORMS.get(what, (what, f"{what}s"))
+    return f"{count} {one if count == 1 else many}"
+
+
 def stats_lines(stats: Stats) -> list[str]:
     """The counts for a person."""
     age = "" if stats.oldest_pending_s is None else f", the oldest for {stats.oldest_pending_s:.0f} s"
-    waiting = ", ".join(f"{count} {name}" for name, count in stats.waiting.items() if count)
+    waiting = ", ".join(f"{count} {_IN_LANE[lane]}" for lane, count in stats.waiting.items() if count)
     lines = [
         f"device {stats.device_id}, epoch {stats.epoch}, last number {stats.last_seq}",
         "in the journal: "
-        + (", ".join(f"{count} {kind}" for kind, count in stats.records.items()) or "nothing"),
+        + (", ".join(_counted(count, kind) for kind, count in stats.records.items()) or "nothing"),
         f"{stats.pending} wait for the cloud{f' ({waiting})' if waiting else ''}{age}; {stats.delivered} delivered;"
         f" {stats.dead - stats.held} rejected, {stats.held} held back",
     ]

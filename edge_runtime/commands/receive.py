@@ -15,7 +15,8 @@ from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.link.link import Broker, Tls
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.tls import Tls
 
 
 def run(

@@ -10,8 +10,9 @@ from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.commands.signing import TrustedKeys
-from edge_runtime.sync.link.link import Broker, Tls
+from edge_runtime.sync.link.broker import Broker
 from edge_runtime.sync.link.speed import LinkChoice
+from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.uplink.ledger import UplinkReport
 from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings

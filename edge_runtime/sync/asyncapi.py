@@ -20,6 +20,7 @@ from edge_runtime.sync.commands.command import (
 )
 from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.packing import KNOWN
+from edge_runtime.sync.row_name import SHORT, SHORT_PATTERN
 from edge_runtime.sync.topics import EVENTS_FILTER, DeviceTopics
 from edge_runtime.sync.wire import CONTENT_TYPE, RECEIPT_CONTENT_TYPE, SENT, DeviceState, Receipt
 from edge_runtime.types import SCHEMA_VERSION
@@ -49,8 +50,13 @@ _RECORD_HEADERS = {
             "enum": list(KNOWN),
             "description": "The payload is packed: raw DEFLATE with the preset dictionary of this name. Absent: plain JSON.",
         },
+        SHORT: {
+            "type": "string",
+            "pattern": f"^{SHORT_PATTERN}$",
+            "description": "On a slow line, instead of encoding, epoch, seq and sender: the four in this order.",
+        },
     },
-    "required": ["epoch", "seq"],
+    "anyOf": [{"required": ["epoch", "seq"]}, {"required": [SHORT]}],
 }
 _COMMAND_HEADERS = {
     "type": "object",

@@ -119,7 +119,7 @@ def open_db(path: Path, *, quota_bytes: int | None = None, create: bool = False)
 def open_unwritable(path: Path) -> sqlite3.Connection:
     """A connection for reading where nothing can be written, not even SQLite's own files beside the database.
 
-    sqlite3.OperationalError when there is a write-ahead log: SQLite would read past it, and miss its rows.
+    Raises sqlite3.OperationalError when there is a write-ahead log: SQLite would not look into it, and miss its rows.
     """
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size > 0:
@@ -208,6 +208,12 @@ def check(db: sqlite3.Connection) -> None:
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(f"quick_check: {verdict}")
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """Ends a transaction without its changes, if one is open."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def is_corrupt(exc: sqlite3.Error) -> bool:

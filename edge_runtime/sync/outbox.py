@@ -21,7 +21,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap, RecordKind
-from edge_runtime.sync import database
+from edge_runtime.sync import database, retention
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.wire import SeqRange
@@ -36,8 +36,6 @@ _WHERE: dict[Which, str] = {
     "held": "seq IN (SELECT seq FROM dead WHERE held)",
     "all": "1",
 }
-
-
 # a record that comes back goes into its kind's lane: a person's mark was for the first time
 _LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
 _HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
@@ -70,6 +68,8 @@ class Kept:
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How much waits, was delivered or was put aside."""
+
     device_id: str
     epoch: str
     pending: int
@@ -139,6 +139,7 @@ class Outbox:
         self.close()
 
     def close(self) -> None:
+        """Lets go of the database; nothing can be asked afterwards."""
         self._db.close()
 
     def replaced(self) -> bool:
@@ -165,6 +166,13 @@ class Outbox:
         """How many rows each lane has that are not delivered; empty lanes too."""
         counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         return {lane: counted.get(lane, 0) for lane in Lane}
+
+    def loss(self) -> tuple[int, datetime | None]:
+        """How many masks and telemetry records were removed unsent, and when the last of them."""
+        try:
+            return retention.loss(self._db)
+        except sqlite3.Error as exc:
+            raise self._unreadable(exc) from exc
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
@@ -236,11 +244,11 @@ class Outbox:
             yield
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            database.roll_back(self._db)
             raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:
+        """The counts of all of it."""
         pending, dead, held, last = self._read(
             "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead),"
             f" (SELECT count(*) FROM dead WHERE held), ({database.LAST_SEQ})"
@@ -310,7 +318,5 @@ def _lost_by(row: OutboxRow) -> int:
 
 def _age_s(created_at: str) -> float:
     """Seconds since a journal's `created_at`; never negative, though the clock may have been set back."""
-    then, now = (
-        datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (created_at, clock.utc_now())
-    )
-    return max(0.0, (now - then).total_seconds())
+    age = clock.utc_of(clock.utc_now()) - clock.utc_of(created_at)
+    return max(0.0, age.total_seconds())

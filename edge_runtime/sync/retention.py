@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from edge_runtime import clock
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.wire import MAX_RANGES, SeqRange, ranges_of
 
 ROWS = 16  # removed at a step: the caller looks after each whether it is enough
 LaneLost = Literal["mask", "telemetry"]
 WhyLost = Literal["quota", "age"]
+LOSS_KEY = "lost"  # in the table meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,26 @@ def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = Non
                 "INSERT INTO lost VALUES (?, ?, ?, ?)",
                 [(first, last, kind, why) for first, last in ranges_of(seqs)],
             )
-            return _remove(db, seqs)
+            removed = _remove(db, seqs)
+            _add_up(db, removed)
+            return removed
     return 0
+
+
+def _add_up(db: sqlite3.Connection, count: int) -> None:
+    """How many were ever lost, and when the last: gaps tell which, and go with their time."""
+    before, _ = loss(db)
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (LOSS_KEY, f"{before + count} {clock.utc_now()}"))
+
+
+def loss(db: sqlite3.Connection) -> tuple[int, datetime | None]:
+    """How many records this database lost unsent, and when the last of them, by this device's clock."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (LOSS_KEY,)).fetchone()
+    count, _, last = str(row[0]).partition(" ") if row else ("0", "", "")
+    try:
+        return int(count), datetime.fromisoformat(last.replace("Z", "+00:00"))
+    except ValueError:  # never written, or by nobody of us
+        return 0, None
 
 
 def _remove(db: sqlite3.Connection, seqs: list[int]) -> int:
@@ -82,5 +102,4 @@ def told(db: sqlite3.Connection, ranges: list[SeqRange]) -> None:
 
 def days_ago(now: str, days: float) -> str:
     """The moment `days` before `now`, in the journal's own words, which sort as times do."""
-    then = datetime.fromisoformat(now.replace("Z", "+00:00")) - timedelta(days=days)
-    return then.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return clock.utc_text(clock.utc_of(now) - timedelta(days=days))

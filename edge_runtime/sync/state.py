@@ -146,8 +146,12 @@ def file_mark(path: Path) -> tuple[int, int]:
 
 def free_mb(path: Path) -> int:
     """What the disk of `path` has left for this user."""
+    return free_bytes(path) >> 20
+
+
+def free_bytes(path: Path) -> int:
     disk = os.statvfs(path)
-    return disk.f_bavail * disk.f_frsize >> 20
+    return disk.f_bavail * disk.f_frsize
 
 
 class Reserve:
@@ -165,8 +169,7 @@ class Reserve:
         """Tries to hold the reserve; False when the disk has not twice its size to spare."""
         if self.held or self.size_bytes <= 0:
             return True
-        disk = os.statvfs(self._path.parent)
-        if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
+        if not self.possible():
             return False
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -177,6 +180,10 @@ class Reserve:
         finally:
             os.close(fd)
         return True
+
+    def possible(self) -> bool:
+        """Whether it is held, or the disk has twice its size to spare."""
+        return self.size_bytes <= 0 or self.held or free_bytes(self._path.parent) >= 2 * self.size_bytes
 
     def release(self) -> bool:
         """Gives the room back to the disk; False when there was none to give."""

@@ -134,8 +134,8 @@ AlertCode = Literal[
     "not_authorised",  # the broker takes some kinds of records and not this one
     "taken_over",  # another device connects under this id
     "dead_letters",  # records that the cloud rejected, or that this broker cannot take
-    "records_lost",  # masks or telemetry were removed unsent
-    "disk_full",
+    "records_lost",  # masks or telemetry were removed unsent, within a day
+    "disk_full",  # or soon: no room for the journal's reserve
     "clock_unsynced",
 ]
 

@@ -38,7 +38,11 @@ class Heard:
 
     @property
     def user(self) -> dict[str, str]:
-        return dict(self.properties.get("UserProperty", ()))
+        """User properties; the short one of a slow line as the four that it stands for."""
+        told = dict(self.properties.get("UserProperty", ()))
+        if "r" in told:
+            told |= zip(("encoding", "epoch", "seq", "sender"), told.pop("r").split(" "), strict=True)
+        return told
 
     @property
     def kind(self) -> str:

@@ -28,6 +28,7 @@ from tests.conformance.conftest import Conversation, Place
 from tests.conformance.ear import Ear, Heard, records
 from tests.conformance.parties import receiver
 from tests.conformance.test_receipts import say, stored
+from tests.conformance.test_records import headers_of, read
 from tests.faults.processes import until
 from tests.patience import within
 from tests.sync.peer import Peer
@@ -71,9 +72,14 @@ def test_er_conn_4_what_the_broker_cannot_take_is_held_back_and_the_rest_is_sent
         place = Place(tmp_path, broker)
         small = place.device.add(finding)
         place.device.add(finding, source=_long_source())
-        with Ear(broker.port) as ear, receiver(broker.url, place.store), place.device.uplink(broker.url):
+        with (
+            Ear(broker.port) as ear,
+            receiver(broker.url, place.store),
+            place.device.uplink(broker.url) as said,
+        ):
             until(lambda: place.device.stats().held == 1 and place.device.stats().pending == 0)
             assert [one.body["seq"] for one in records(ear.heard)] == [small.seq]
+            assert sum("connected" in line for line in said) == 1
 
 
 def _long_source() -> object:
@@ -88,8 +94,9 @@ def test_er_conn_5_a_broker_that_owes_a_puback_is_left(place: Place) -> None:
     place.device.add(finding)
     settings = UplinkSettings(Broker.parse("mqtt://127.0.0.1:1"))
     assert (settings.puback_timeout_s, SLOW.puback_timeout_s) == (20.0, 90.0)
-    with Peer(puback=(None,)) as peer, place.device.uplink(peer.url, puback_timeout_s=0.3):
+    with Peer(puback=(None,)) as peer, place.device.uplink(peer.url, puback_timeout_s=0.3) as said:
         until(lambda: peer.connections >= 2)
+        assert any("acknowledged nothing" in line for line in said)
 
 
 def test_er_conn_6_pauses_between_connections_double_and_have_an_end(place: Place) -> None:
@@ -298,13 +305,39 @@ def test_er_pack_3_what_a_consumer_cannot_unpack_is_sent_again_as_plain_json(
 
     monkeypatch.setattr("edge_runtime.cloud.judging.unpack", unable)
     place.device.add(finding)
-    with Ear(place.broker.port) as ear, receiver(place.broker.url, place.store):
-        with place.device.uplink(place.broker.url, link="slow"):
-            until(lambda: place.device.stats().pending == 0)
+    with (
+        Ear(place.broker.port) as ear,
+        receiver(place.broker.url, place.store),
+        place.device.uplink(place.broker.url, link="slow"),
+    ):
+        until(lambda: place.device.stats().pending == 0)
         words = [one.body for one in ear.heard if one.kind == "rcpt"]
         assert (words[0]["status"], words[0]["code"]) == ("rejected", "encoding")
         assert ["encoding" in one.user for one in records(ear.heard)][-1] is False
+        before = len(records(ear.heard))
+        place.device.add(finding)
+        until(lambda: place.device.stats().pending == 0)
+        assert not any("encoding" in one.user for one in records(ear.heard)[before:])  # from now on
     assert place.device.stats().dead == 0
+    assert place.device.stats().delivered == len(read(place.store, "SELECT * FROM findings")) == 2
+    assert read(place.store, "SELECT * FROM quarantine") == []
+
+
+def test_er_pack_5_one_short_property_names_the_row_and_a_consumer_takes_either_form(place: Place) -> None:
+    place.device.examine(2)
+    with Ear(place.broker.port) as ear, receiver(place.broker.url, place.store):
+        with place.device.uplink(place.broker.url, link="slow"):
+            until(lambda: place.device.stats().pending == 0)
+        sent = records(ear.heard)
+        for one in sent:
+            row = f"zd1 {one.body['epoch']} {one.body['seq']} {one.user['sender']}"
+            assert headers_of(one) == {"r": row}
+        for one in sent:
+            ear.say(one.topic, one.payload, user=tuple(one.user.items()))  # by names
+        answers = [one.body for one in ear.heard if one.kind == "rcpt"]
+        ear.until(lambda heard: sum(one.kind == "rcpt" for one in heard) > len(answers))
+    answers = [one.body for one in ear.heard if one.kind == "rcpt"]
+    assert {(one["status"], one["sender"]) for one in answers} == {("stored", sent[0].user["sender"])}
 
 
 def test_er_pack_4_what_unpacks_to_more_than_four_mebibytes_is_refused() -> None:

@@ -64,7 +64,7 @@ def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place:
     place.device.add(finding)
     stop = threading.Event()
     uplink = Uplink(place.device.state, UplinkSettings(Broker.parse(place.broker.url)), stop)
-    uplink._ledger.alerts.sound("disk_full", f"{place.device.state} has no room")
+    uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has no room")
     thread = threading.Thread(target=uplink.run)
     with Ear(place.broker.port) as ear:
         thread.start()
@@ -74,7 +74,7 @@ def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place:
             stop.set()
             thread.join(10)
     assert (said["epoch"], said["pending"], said["link"]) == (place.device.epoch, 2, "online")
-    (alert,) = (each for each in said["alerts"] if each["code"] == "disk_full")
+    (alert,) = (each for each in said["alerts"] if each["code"] == "dead_letters")
     assert alert["text"] == "<path> has no room"
     assert str(place.folder) not in str(said)
 

@@ -1,4 +1,4 @@
-"""A PUBLISH that arrives is read as paho reads it, or left to paho."""
+"""A PUBLISH or a PUBACK that arrives is read as paho reads it, or left to paho."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_runtime.sync.link.incoming import read_publish
+from edge_runtime.sync.link.incoming import read_puback, read_publish
+from edge_runtime.sync.link.reason_codes import Verdict, verdict_of, words_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
 
@@ -91,3 +93,38 @@ def test_a_packet_that_is_cut_off_is_left_to_paho() -> None:
     first, body = packed("a/b", 1, b"", UserProperty=[("epoch", "e1"), ("seq", "1")])
     for end in range(len(body)):
         assert read_publish(first, body[:end]) is None
+
+
+# ------------------------------------------------------------ PUBACK
+
+CODES = (0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99)  # those of the specification, 3.4.2.1
+
+
+@given(mid=st.integers(1, 65535), code=st.sampled_from(CODES), reason=st.none() | TEXT, short=st.booleans())
+def test_a_puback_is_read_as_paho_reads_it(mid: int, code: int, reason: str | None, short: bool) -> None:
+    said: list[tuple[int, ReasonCode]] = []
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_publish = lambda c, u, mid, reason, properties: said.append((mid, reason))
+    properties = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+    if reason is not None:
+        properties.ReasonString = reason
+    body = mid.to_bytes(2, "big") + (bytes([code]) if code or not short else b"")
+    if reason is not None and len(body) == 3:
+        body += properties.pack()
+    client._out_messages[mid] = MQTTMessage(mid)
+    client._in_packet["command"], client._in_packet["packet"] = 0x40, bytearray(body)
+    client._handle_pubackcomp("PUBACK")
+    ((paho_mid, paho_reason),) = said
+    assert read_puback(bytearray(body)) == (paho_mid, paho_reason.value)
+    assert words_of(paho_reason.value).lower() == str(paho_reason).lower()
+
+
+def test_a_puback_with_a_code_that_the_specification_does_not_give_it_is_an_answer_all_the_same() -> None:
+    assert read_puback(b"\0\7\x95") == (7, 0x95)
+    assert (verdict_of(0x95), words_of(0x95)) == (Verdict.NEVER_THIS_ROW, "Packet too large")
+    assert (verdict_of(0xEE), words_of(0xEE)) == (Verdict.NOT_THIS_ROW, "reason code 0xEE")
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\7\0\5", b"\0\7\0\0more", b"\0\7\0\xff"])
+def test_a_puback_that_is_cut_off_or_followed_by_more_is_left_to_paho(body: bytes) -> None:
+    assert read_puback(body) is None

@@ -74,6 +74,18 @@ def test_two_devices_of_one_id_are_found_after_three_takeovers_and_forgotten_in_
     assert not link.two_of_one_id(1000 * S)
 
 
+def test_where_two_have_one_id_a_line_that_ends_without_a_word_was_taken_and_counts_no_further() -> None:
+    link = machine()
+    assert link.failed(Trouble.LINE, "connection lost", 0, by_peer=True) < 60
+    for second in range(TAKEOVERS):
+        link.another_was_here(second * S)
+    assert link.failed(Trouble.LINE, "no route", 5 * S) < 60
+    assert link.state is LinkState.OFFLINE
+    assert link.failed(Trouble.LINE, "connection lost", 500 * S, by_peer=True) == 60
+    assert link.state is LinkState.REFUSED_AUTHORISATION
+    assert not link.two_of_one_id(700 * S)
+
+
 EVENTS = st.sampled_from([*Trouble, "connecting", "online", "slow", "row", "stopped"])
 
 

@@ -25,6 +25,7 @@ from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
 from edge_runtime.types import encode
 from tests.builders import finding, report
+from tests.sync.first_version import VERSION_1
 
 MADE = "2026-01-01T00:00:00.000Z"
 
@@ -170,21 +171,6 @@ def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp
     assert list(commands.lines(tmp_path)) == [encode(record) + b"\n" for record in made]
     with Outbox(tmp_path) as outbox:
         assert outbox.stats().records == {"finding": 3, "mask": 3}
-
-
-VERSION_1 = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE journal (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
-        id TEXT NOT NULL,
-        exam_id TEXT NOT NULL,
-        created_at TEXT NOT NULL,
-        body BLOB NOT NULL
-    )""",
-    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
-    "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
-)
 
 
 class OutboxLife(RuleBasedStateMachine):

@@ -64,27 +64,6 @@ def findings(peer: Peer) -> int:
     return sum("/evt/" in topic for topic, _ in peer.published)
 
 
-def test_never_more_than_the_brokers_receive_maximum_is_without_a_puback(state: Path) -> None:
-    with Peer(receive_max=3) as peer, running(state, peer.url):
-        until(lambda: findings(peer) >= 10)
-    assert peer.most_unanswered <= 3
-
-
-def test_a_puback_alone_delivers_nothing(state: Path) -> None:
-    with Peer() as peer, running(state, peer.url):
-        until(lambda: findings(peer) >= 10)
-    assert outbox.stats(state).pending == 10
-
-
-def test_a_row_larger_than_the_broker_takes_is_held_back_and_the_connection_lives(state: Path) -> None:
-    with Peer(max_packet=600) as peer, running(state, peer.url) as said:
-        until(lambda: any("held back" in line for line in said))
-        time.sleep(0.3)
-        assert peer.connections == 1
-        assert findings(peer) == 0
-    assert (outbox.stats(state).pending, outbox.stats(state).held) == (0, 10)
-
-
 @pytest.mark.parametrize(
     ("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")]
 )
@@ -109,12 +88,6 @@ def test_without_receipts_one_row_probes_instead_of_the_backlog(state: Path) -> 
         time.sleep(1.2)
         assert findings(peer) <= 13 + (time.monotonic() - began) / FAST.probe_max_s
         until(lambda: findings(peer) >= 11)
-
-
-def test_a_peer_that_falls_silent_is_left(state: Path) -> None:
-    with Peer(puback=(None,)) as peer, running(state, peer.url, puback_timeout_s=0.5) as said:
-        until(lambda: peer.connections >= 2)
-        assert any("acknowledged nothing" in line for line in said)
 
 
 def test_a_row_that_ends_every_connection_is_found_and_held_back(state: Path) -> None:

@@ -1,7 +1,8 @@
-"""A PUBLISH as it arrives, read from its bytes. Knows nothing about connections.
+"""A PUBLISH or a PUBACK as it arrives, read from its bytes. Knows nothing about connections.
 
 paho makes an object of checked names for the properties of each message, which was most of a receiver's time. What is not
-as expected here is left to paho: it knows what to say to a broker that sends nonsense.
+as expected here is left to paho: it knows what to say to a broker that sends nonsense. Of a PUBACK it reads the codes alone
+that the specification gives to one, and takes the connection down over 0x95, with which mosquitto refuses what is too large.
 """
 
 from __future__ import annotations
@@ -59,6 +60,23 @@ def read_publish(first: int, packet: bytes) -> Received | None:
         )
     except (IndexError, KeyError, UnicodeDecodeError):
         return None
+
+
+def read_puback(packet: bytes) -> tuple[int, int] | None:
+    """Message id and reason code of the PUBACK in `packet`, all that follows the length (MQTT v5, 3.4); None when it is none.
+
+    A code of any value: what it means is another's question. Its properties, a reason in words, are passed over.
+    """
+    if len(packet) < 2:
+        return None
+    mid = packet[0] << 8 | packet[1]
+    if len(packet) < 4:
+        return mid, packet[2] if len(packet) == 3 else 0
+    try:
+        length, at = _number(packet, 3)
+    except IndexError:
+        return None
+    return (mid, packet[2]) if at + length == len(packet) else None
 
 
 def _block(packet: bytes, at: int) -> tuple[bytes, int]:

@@ -19,9 +19,9 @@ from typing import Any
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link.broker import Broker
-from edge_runtime.sync.link.incoming import Received, read_publish
+from edge_runtime.sync.link.incoming import Received, read_puback, read_publish
 from edge_runtime.sync.link.publishing import Message, Packed, packet_bytes
-from edge_runtime.sync.link.reason_codes import LinkError, Trouble, trouble_of
+from edge_runtime.sync.link.reason_codes import LinkError, Trouble, trouble_of, words_of
 from edge_runtime.sync.link.tls import Tls
 
 __all__ = [
@@ -334,6 +334,17 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
             inbox.append(message)
             return MQTTErrorCode.MQTT_ERR_SUCCESS
 
+        def _handle_pubackcomp(self, cmd: Any) -> Any:
+            """So is a PUBACK, whatever its code; paho keeps each message until then and must let go of it."""
+            answer = read_puback(bytes(self._in_packet["packet"])) if cmd == "PUBACK" else None
+            if answer is None:
+                return super()._handle_pubackcomp(cmd)
+            mid, code = answer
+            with self._out_message_mutex:
+                if self._out_messages.pop(mid, None) is not None:
+                    inbox.append(Acked(mid, code, words_of(code)))
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+
     client = Reader(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
@@ -361,7 +372,6 @@ def _client(settings: Settings, inbox: deque[Event], answers: deque[tuple[str, A
     client.on_disconnect = lambda c, u, flags, reason, props: answers.append(
         ("disconnect", [reason], flags.is_disconnect_packet_from_server)
     )
-    client.on_publish = lambda c, u, mid, reason, props: inbox.append(Acked(mid, reason.value, str(reason)))
     client.on_message = lambda c, u, m: inbox.append(_received(m))
     connect: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     connect.ReceiveMaximum = settings.receive_maximum

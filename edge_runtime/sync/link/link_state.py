@@ -83,20 +83,22 @@ class LinkMachine:
     def stopped(self) -> None:
         self._be(LinkState.OFFLINE, "stopped")
 
-    def failed(self, trouble: Trouble, why: str, now_ns: int) -> float:
-        """The connection ended or could not be made; how long to wait before the next try, before jitter."""
+    def failed(self, trouble: Trouble, why: str, now_ns: int, *, by_peer: bool = False) -> float:
+        """The connection ended or could not be made; how long to wait before the next try, before jitter.
+
+        Where there are two of us, a line that was ended from there without a word was probably taken by the other.
+        """
         if trouble is Trouble.TAKEN_OVER:
             self._taken_over_ns.append(now_ns)
         if self._took_rows and trouble is not Trouble.BUSY:
             self._tries = 0
         self._took_rows = False
+        taken = trouble is Trouble.TAKEN_OVER or (trouble is Trouble.LINE and by_peer)
         pause_s = min(self._patience.backoff_max_s, self._patience.backoff_s * 2.0 ** min(self._tries, 16))
         self._tries += 1
         if trouble is Trouble.CERTIFICATE:
             self._be(LinkState.REFUSED_CERTIFICATE, why)
-        elif trouble is Trouble.AUTHORISATION or (
-            trouble is Trouble.TAKEN_OVER and self.two_of_one_id(now_ns)
-        ):
+        elif trouble is Trouble.AUTHORISATION or (taken and self.two_of_one_id(now_ns)):
             self._be(LinkState.REFUSED_AUTHORISATION, why)
         else:
             self._be(LinkState.OFFLINE, why)

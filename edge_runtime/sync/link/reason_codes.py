@@ -16,8 +16,21 @@ BUSY = frozenset({0x88, 0x89, 0x93, 0x97, 0x9F})  # unavailable, busy, too much 
 WHO = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})  # client id, user or password, not allowed, banned, method
 TAKEN_OVER = 0x8E
 TOPIC_ALIAS_INVALID = 0x94
-OVER_ONE_MESSAGE = frozenset({0x81, 0x82, 0x95, 0x99})  # malformed, protocol, too large, payload format
+TOO_LARGE = 0x95  # mosquitto says it in a PUBACK too, for its message_size_limit
+OVER_ONE_MESSAGE = frozenset({0x81, 0x82, TOO_LARGE, 0x99})  # malformed, protocol, payload format
 OF_A_TOPIC = frozenset({NOT_AUTHORISED, 0x90, 0x9A})  # access list, topic name, retain
+_WORDS = {
+    0x00: "Success",
+    NO_SUBSCRIBERS: "No matching subscribers",
+    FAILURE: "Unspecified error",
+    0x83: "Implementation specific error",
+    NOT_AUTHORISED: "Not authorized",
+    0x90: "Topic name invalid",
+    0x91: "Packet identifier in use",
+    TOO_LARGE: "Packet too large",
+    0x97: "Quota exceeded",
+    0x99: "Payload format invalid",
+}
 
 
 class Trouble(Enum):
@@ -54,6 +67,12 @@ class Verdict(Enum):
     LATER = "later"  # not now: the row waits
     NOT_THIS_KIND = "not this kind"  # this topic is refused; other topics go on
     NOT_THIS_ROW = "not this row"
+    NEVER_THIS_ROW = "never this row"  # it will be as large at every try
+
+
+def words_of(code: int) -> str:
+    """Of a PUBACK, for a person."""
+    return _WORDS.get(code, f"reason code 0x{code:02X}")
 
 
 def trouble_of(code: int) -> Trouble:
@@ -73,4 +92,6 @@ def verdict_of(code: int) -> Verdict:
         return Verdict.TAKEN
     if code in BUSY:
         return Verdict.LATER
+    if code == TOO_LARGE:
+        return Verdict.NEVER_THIS_ROW
     return Verdict.NOT_THIS_KIND if code in OF_A_TOPIC else Verdict.NOT_THIS_ROW

@@ -37,6 +37,13 @@ class Alerts:
         """True when it stood until now."""
         return self._standing.pop(code, None) is not None
 
+    def keep(self, code: AlertCode, text: str | None) -> None:
+        """It stands while there is something to say of it."""
+        if text is None:
+            self.mended(code)
+        else:
+            self.sound(code, text)
+
     def acknowledge(self, alert_id: str) -> bool:
         """A person has seen it; it stands until it is mended. False when there is none of this id."""
         for code, alert in self._standing.items():

@@ -16,13 +16,13 @@ import msgspec
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind
-from edge_runtime.sync.commands.said import Discretion
+from edge_runtime.sync.commands.recent_log import Discretion
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.link.link_state import LinkMachine, Patience
 from edge_runtime.sync.link.publishing import Message, exact_bytes
 from edge_runtime.sync.link.speed import Speed
 from edge_runtime.sync.outbox import Outbox, OutboxRow
-from edge_runtime.sync.packing import unpack
+from edge_runtime.sync.packing import ENCODING, unpack
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.device_state import StateMessages
@@ -147,7 +147,7 @@ def _waiting(outbox: Outbox) -> Iterator[OutboxRow]:
 def _record(row: OutboxRow, topics: DeviceTopics, epoch: str, sender: str) -> Explained:
     plain = parcel(row, topics, epoch, sender, short=False, packed=False)
     slow = parcel(row, topics, epoch, sender, short=True, packed=True)
-    unpacked = unpack(slow.payload, dict(slow.properties)["encoding"])
+    unpacked = unpack(slow.payload, ENCODING)
     made = _explained(plain, row.kind)
     return msgspec.structs.replace(
         made,

@@ -221,7 +221,8 @@ class Session:
 
     def _last_words(self, payload: bytes) -> None:
         """The retained state, as this connection found it. A will of a session that is not ours, where ours was the last
-        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why.
+        that we know of: another connected under our id. Mosquitto 2.0 ends the older of the two without saying why. This
+        one goes on: of two that each left at the sight of the other, neither would deliver anything.
         """
         try:
             before = decode_state(payload)
@@ -231,8 +232,6 @@ class Session:
         if before.why != "lost" or before.session is None or before.session in wills or len(wills) < 2:
             return
         self._ledger.link.another_was_here(clock.monotonic_ns())
-        if self._ledger.link.two_of_one_id(clock.monotonic_ns()):
-            raise LinkError("another device connects under this device's id", Trouble.TAKEN_OVER)
 
     def _puback(self, acked: Acked) -> None:
         now_ns = clock.monotonic_ns()
@@ -279,8 +278,9 @@ class Session:
         else:
             times = self._ledger.refusals[row.seq] = self._ledger.refusals.get(row.seq, 0) + 1
             self._flight.forget(row.seq)  # and read again when its lane is
-            if times >= ROW_REFUSALS:
-                self._hold(row.seq, f"the broker refused it {times} times ({text})")
+            if times >= ROW_REFUSALS or verdict is Verdict.NEVER_THIS_ROW:
+                often = f" {times} times" if times > 1 else ""
+                self._hold(row.seq, f"the broker refused it{often} ({text})")
 
     def _command(self, received: Received) -> None:
         if self._commander is None:

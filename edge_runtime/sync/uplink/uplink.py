@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import get_args
 
 from edge_runtime import clock
-from edge_runtime.codes import Clock
 from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
 from edge_runtime.sync.commands.audits import Audits
-from edge_runtime.sync.commands.commanded import PROFILE_KEY
 from edge_runtime.sync.commands.commander import Commander
-from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.handlers import PROFILE_KEY
+from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates
@@ -36,6 +35,7 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.ledger import Ledger, UplinkReport
+from edge_runtime.sync.uplink.lookout import Lookout
 from edge_runtime.sync.uplink.session import Proof, Session
 
 LONGEST_S = 1e9  # thirty years
@@ -80,8 +80,14 @@ class Uplink:
         self._on_notice, self._on_progress = on_notice, on_progress
         link = LinkMachine(Patience(settings.backoff_s, settings.backoff_max_s, settings.refused_s))
         self._ledger = Ledger(self._notice, self._progress, self._over, link, Speed(settings.link))
-        self._link_file = LinkFile(state_dir, str(settings.broker))
         self._certificates = Certificates(settings.tls, settings.certificates_s)
+        self._lookout = Lookout(
+            state_dir,
+            settings.journal,
+            self._certificates,
+            self._ledger,
+            LinkFile(state_dir, str(settings.broker)),
+        )
         private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
         self._discretion = Discretion(str(path) for path in private if path is not None)
         self._said = Said(self._discretion)
@@ -91,7 +97,6 @@ class Uplink:
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
         self._released = False
-        self._warned = ""
 
     @property
     def report(self) -> UplinkReport:
@@ -113,7 +118,7 @@ class Uplink:
         finally:
             self._audits.close()
             self._ledger.link.stopped()
-            self._show()
+            self._lookout.show()
         self._progress()
         if once and not self._stop.is_set():
             if report.remaining or not finished:
@@ -171,7 +176,7 @@ class Uplink:
         )
         self._begin_commands(topics, outbox, say)
         ledger.link.connecting()
-        self._look_around()
+        self._lookout.look(outbox)
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
         will = say.offline("lost")
@@ -212,7 +217,7 @@ class Uplink:
                 puback_timeout_s=settings.puback_timeout_s,
                 state_every_s=settings.state_every_s,
                 certificates=self._certificates,
-                look_around=self._look_around,
+                look_around=lambda: self._lookout.look(outbox),
             )
         except EdgeError:
             link.drop()
@@ -243,40 +248,12 @@ class Uplink:
         ways = UplinkWays(self._said, self._ledger, lambda: say.online(outbox.pending_count()))
         self._commander.begin(topics, keys, outbox, ways)
 
-    def _look_around(self) -> None:
-        """What is to be mended on this device, and the link's state for its other processes."""
-        alerts, now_ns = self._ledger.alerts, clock.monotonic_ns()
-        if warning := self._certificates.warning():
-            alerts.sound("certificate_ends", warning)
-            if self._ledger.link.state.connected and warning != self._warned:
-                self._warned = warning
-                self._notice(warning)
-        else:
-            alerts.mended("certificate_ends")
-        if clock.clock_quality() is Clock.UNSYNCED:
-            alerts.sound(
-                "clock_unsynced", "wall time is nobody's: this device's clock was never set by a service"
-            )
-        else:
-            alerts.mended("clock_unsynced")
-        if self._ledger.link.two_of_one_id(now_ns):
-            alerts.sound(
-                "taken_over", "another device connects under this device's id; give one of them a new one"
-            )
-        else:
-            alerts.mended("taken_over")
-        self._show()
-
-    def _show(self) -> None:
-        link = self._ledger.link
-        self._link_file.show(link.state, link.why, self._ledger.alerts.standing)
-
     def _connected(self) -> None:
         self._ledger.link.connected(self._ledger.speed.slow)
         self._ledger.report.connects += 1
         waiting = self._ledger.report.remaining
         self._notice(f"broker {self._settings.broker}: connected, {waiting} rows wait")
-        self._show()
+        self._lookout.show()
 
     def _over(self) -> bool:
         return self._stop.is_set() or (
@@ -293,9 +270,9 @@ class Uplink:
         trouble, why = error.trouble, str(error)
         if trouble is Trouble.LINE and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
-        pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns())
+        pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
         self._notice(why)
-        self._look_around()
+        self._lookout.look()
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
         while (left_ns := until_ns - clock.monotonic_ns()) > 0:

@@ -1,0 +1,77 @@
+"""The journal's files: what somebody else did to them while they were open, and how they are set aside.
+
+SQLite would go on writing into a file that was removed or replaced, where nobody can read. Knows nothing about what is
+in the files.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from edge_runtime.sync.state import DATABASE, file_mark, sync_dir
+
+Mark = tuple[int, int]  # which file it is: device and inode
+
+
+class JournalFiles:
+    """The database of one state directory and its write-ahead log, as they were when last looked at."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / DATABASE
+        self.log = state_dir / f"{DATABASE}-wal"
+        self._mark: Mark = (0, 0)
+        self._log_mark: Mark | None = None
+        self._size_bytes = 0
+
+    def mark(self) -> None:
+        """Takes those that are there now for ours. FileNotFoundError without a database."""
+        found = self.path.stat()
+        self._mark, self._size_bytes = (found.st_dev, found.st_ino), found.st_size
+        self._log_mark = None
+        with suppress(FileNotFoundError):
+            self._log_mark = file_mark(self.log)
+
+    def forget(self) -> Mark:
+        """No file is ours until the next `mark`; which one was."""
+        was, self._mark = self._mark, (0, 0)
+        return was
+
+    def what_happened(self) -> str | None:
+        """What somebody did to the database since it was marked; None when it is the same and has not shrunk."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return "removed"
+        if (found.st_dev, found.st_ino) != self._mark:
+            return "replaced"
+        return "truncated" if found.st_size < self._size_bytes else None
+
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log; 0 without one."""
+        try:
+            return self.log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def park_log(self, was: Mark) -> None:
+        """Sets our log aside where the file it belongs to is gone: it would be replayed into the one in its place."""
+        gone = not self.path.exists() or file_mark(self.path) != was
+        if gone and self.log.exists() and file_mark(self.log) == self._log_mark:
+            self._rename_aside("-wal", "-shm")
+
+    def set_aside(self) -> Path:
+        """Renames all of them; where the database is now."""
+        return self._rename_aside("-wal", "-shm", "")  # the log first: left behind, it would be replayed
+
+    def _rename_aside(self, *suffixes: str) -> Path:
+        """Renames these to a name that none of the database's files has taken; nothing is overwritten."""
+        folder = self.path.parent
+        taken = {entry.name for entry in folder.iterdir()}
+        names = (f"{DATABASE}.corrupt-{n}" for n in range(1, 10**6))
+        aside = next(name for name in names if taken.isdisjoint({name, f"{name}-wal", f"{name}-shm"}))
+        for suffix in suffixes:
+            if DATABASE + suffix in taken:
+                (folder / (DATABASE + suffix)).rename(folder / (aside + suffix))
+        sync_dir(folder)
+        return folder / aside

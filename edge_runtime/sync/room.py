@@ -1,0 +1,137 @@
+"""Room for the next record: a journal's quota, what is removed within it, and the reserve of its disk.
+
+What is removed, and in which order, is `sync/retention.py`'s; here is when. Knows nothing about records.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_runtime import clock
+from edge_runtime.codes import Clock
+from edge_runtime.errors import JournalError
+from edge_runtime.sync import database, retention
+from edge_runtime.sync.journal_files import JournalFiles
+from edge_runtime.sync.retention import Days
+from edge_runtime.sync.state import Reserve
+
+_SLACK_BYTES = 64 * 2**10  # a transaction's pages beyond its rows: index nodes, the outbox, half-full pages
+_RETAKE_NS = 60 * 10**9  # how often a released reserve is tried again
+_OLD_NS = 3600 * 10**9  # how often the days are looked at
+_OLD_STEPS = 200  # of 16 rows: 20 ms, and the rest an hour later
+
+
+class Room:
+    """One journal's. The connection is the journal's at that moment, outside a transaction; it is the caller's.
+
+    `quota_bytes` bounds database and log together, to within one batch. `notice` gets a line when a person should know.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        quota_bytes: int,
+        reserve_bytes: int,
+        days: Days,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.quota_bytes = quota_bytes
+        self._state_dir, self._days, self._notice = state_dir, days, notice
+        self._reserve = Reserve(state_dir, reserve_bytes)
+        self._retake_ns = self._old_due_ns = 0
+        if not self._reserve.take():
+            notice(f"{state_dir}: too little room on this disk for the reserve of {reserve_bytes >> 20} MB")
+
+    def release_reserve(self) -> bool:
+        """Gives the reserve back to the disk, and says so; False when there was none to give."""
+        if not self._reserve.release():
+            return False
+        self._retake_ns = clock.monotonic_ns() + _RETAKE_NS
+        size = f"{self._reserve.size_bytes >> 20} MB"
+        self._notice(f"{self._state_dir}: the disk is full; findings now use the reserve of {size}")
+        return True
+
+    def retake_reserve(self) -> None:
+        """Holds the reserve again where the disk has room for it; tried once a minute."""
+        if self._retake_ns and clock.monotonic_ns() > self._retake_ns:
+            self._retake_ns = 0 if self._reserve.take() else clock.monotonic_ns() + _RETAKE_NS
+
+    def bound_log(self, db: sqlite3.Connection, files: JournalFiles) -> None:
+        """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
+        limit = database.wal_limit_bytes(self.quota_bytes)
+        if files.log_bytes() <= limit:
+            return
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if files.log_bytes() > limit:
+            raise JournalError(
+                f"NOT RECORDING: state directory {self._state_dir}: a reader keeps the write-ahead log in use, past the"
+                " quota; end the program that has findings.db open"
+            )
+
+    def make(self, db: sqlite3.Connection, exc: sqlite3.Error, wanted_bytes: int) -> None:
+        """Finds room for one more try after `exc`, or raises: delivered findings go before the reserve does."""
+        if not database.is_full(exc):
+            raise database.journal_error(self._state_dir, exc) from exc
+        wanted = (wanted_bytes + _SLACK_BYTES) // database.PAGE_BYTES
+        if _quota_is_full(db, wanted):
+            if self._evict(db, wanted + self.quota_bytes // 100 // database.PAGE_BYTES):
+                return
+            raise JournalError(
+                f"NOT RECORDING: state directory {self._state_dir}: the quota of {self.quota_bytes / 2**20:.0f} MB is full"
+                " of findings that are not delivered; run `edge-runtime uplink`, or raise the quota"
+            ) from exc
+        if not self.release_reserve():
+            raise JournalError(
+                f"NOT RECORDING: state directory {self._state_dir}: the disk is full, the reserve too; free some space"
+            ) from exc
+
+    def remove_old(self, db: sqlite3.Connection) -> None:
+        """Removes what is past its days, looked at once an hour; not by a clock that nobody has set."""
+        if clock.monotonic_ns() < self._old_due_ns or clock.clock_quality() is Clock.UNSYNCED:
+            return
+        self._old_due_ns = clock.monotonic_ns() + _OLD_NS
+        now, days = clock.utc_now(), self._days
+        db.execute("BEGIN IMMEDIATE")
+        for _ in range(_OLD_STEPS):
+            done = 0
+            if days.delivered is not None:
+                done += retention.remove_delivered(db, retention.days_ago(now, days.delivered))
+            if days.unsent is not None:
+                done += retention.remove_unsent(db, "age", retention.days_ago(now, days.unsent))
+            if done == 0:
+                break
+        db.execute("COMMIT")
+
+    def _evict(self, db: sqlite3.Connection, wanted_pages: int) -> bool:
+        """Removes what may go until that many pages are free; False if there was nothing."""
+        evicted = 0
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            while _free_pages(db) < wanted_pages:
+                done = retention.remove_delivered(db) or retention.remove_unsent(db, "quota")
+                if done == 0:
+                    break
+                evicted += done
+            db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            database.roll_back(db)
+            raise database.journal_error(self._state_dir, exc) from exc
+        return evicted > 0
+
+
+def _quota_is_full(db: sqlite3.Connection, wanted_pages: int) -> bool:
+    try:
+        return _free_pages(db) < wanted_pages
+    except sqlite3.Error:  # not even readable: then it is the disk
+        return False
+
+
+def _free_pages(db: sqlite3.Connection) -> int:
+    """Pages that the quota still allows: never used ones and those of removed rows."""
+    used, free, most = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "max_page_count")
+    )
+    return int(most - used + free)

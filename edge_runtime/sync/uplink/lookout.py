@@ -1,0 +1,84 @@
+"""What a person should mend on this device, looked at now and then, and told to its other processes in `link.json`.
+
+Refusals by the cloud and the broker are told where they come in. Knows nothing about connections.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from edge_runtime import clock
+from edge_runtime.codes import Clock
+from edge_runtime.config import JournalLimits
+from edge_runtime.sync.link.certificates import Certificates
+from edge_runtime.sync.link.link_file import LinkFile
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.state import Reserve, free_bytes
+from edge_runtime.sync.uplink.ledger import Ledger
+
+_MB = 1 << 20
+LOW_BYTES = 16 * _MB  # a day of findings, and their log
+LOSS_STANDS = timedelta(days=1)  # after the last one: what is gone cannot be mended, only what it went for
+
+
+class Lookout:
+    """Of one uplink; `look` brings the alerts up to date."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        limits: JournalLimits,
+        certificates: Certificates,
+        ledger: Ledger,
+        link_file: LinkFile,
+    ) -> None:
+        self._state_dir, self._certificates, self._ledger = state_dir, certificates, ledger
+        self._link_file = link_file
+        self._reserve = Reserve(state_dir, int(limits.reserve_mb * _MB))
+        self._warned = ""
+
+    def look(self, outbox: Outbox | None = None) -> None:
+        """Without an outbox, what was lost stays as it was known."""
+        alerts, link = self._ledger.alerts, self._ledger.link
+        warning = self._certificates.warning()
+        alerts.keep("certificate_ends", warning)
+        if warning and link.state.connected and warning != self._warned:
+            self._warned = warning
+            self._ledger.notice(warning)
+        unsynced = clock.clock_quality() is Clock.UNSYNCED
+        never_set = "wall time is nobody's: this device's clock was never set by a service"
+        alerts.keep("clock_unsynced", never_set if unsynced else None)
+        twins = "another device connects under this device's id; give one of them a new one"
+        alerts.keep("taken_over", twins if link.two_of_one_id(clock.monotonic_ns()) else None)
+        alerts.keep("disk_full", self._disk())
+        if outbox is not None:
+            alerts.keep("records_lost", _loss(*outbox.loss()))
+        self.show()
+
+    def show(self) -> None:
+        """Tells the link's state."""
+        link = self._ledger.link
+        self._link_file.show(link.state, link.why, self._ledger.alerts.standing)
+
+    def _disk(self) -> str | None:
+        """What to say of a disk that has no room for the journal's reserve, or soon for nothing."""
+        try:
+            free, reserved = free_bytes(self._state_dir), self._reserve.possible()
+        except OSError:  # removed or out of reach: the journal's and the outbox's to say
+            return None
+        if not reserved:
+            return f"this disk has no room for the journal's reserve of {self._reserve.size_bytes >> 20} MB; free some space"
+        return (
+            f"this disk has less than {LOW_BYTES >> 20} MB left; free some space"
+            if free < LOW_BYTES
+            else None
+        )
+
+
+def _loss(count: int, last: datetime | None) -> str | None:
+    """What to say of records that were removed unsent."""
+    if last is None or abs(clock.utc() - last) > LOSS_STANDS:
+        return None
+    what = f"{count} masks or telemetry records were removed before the cloud had them, the last at {last:%Y-%m-%d %H:%M} UTC"
+    return f"{what}; mend the line, or raise the quota"

@@ -1,0 +1,100 @@
+"""What a person should mend on the device is an alert while it lasts: a full disk, records that had to go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge_runtime import clock
+from edge_runtime.config import JournalLimits
+from edge_runtime.sync.database import MIN_QUOTA_BYTES
+from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.outbox import Outbox
+from edge_runtime.sync.uplink import lookout
+from edge_runtime.sync.wire import Alert
+from tests.builders import report
+from tests.faults.conftest import mount
+from tests.sync.peer import Peer
+from tests.sync.test_link import link_of, said_state
+from tests.sync.test_retention import with_masks
+from tests.sync.test_uplink import findings, running, until
+
+__all__ = ["mount"]  # the fixture
+
+MIB = 2**20
+
+
+def alert(state: Path, code: str) -> Alert | None:
+    """The one of this code that the uplink shows now."""
+    return next((one for one in link_of(state).alerts if one.code == code), None)
+
+
+def test_a_disk_without_room_for_the_reserve_is_an_alert_until_there_is_room(
+    mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOW_BYTES", MIB)
+    disk = mount("size=16m")
+    state = disk / "state"
+    with Journal.open(state, reserve_bytes=4 * MIB) as journal:
+        report(journal, 3)
+        with Peer() as peer, running(state, peer.url, journal=JournalLimits(reserve_mb=4)):
+            until(lambda: findings(peer) >= 3)
+            assert alert(state, "disk_full") is None
+            _fill(disk, leave=2 * MIB)
+            report(journal, 1)
+            assert alert(state, "disk_full") is None  # the reserve is held: nothing to mend
+            (state / "reserve").unlink()
+            _fill(disk, leave=2 * MIB)  # as when findings had needed it
+            until(lambda: alert(state, "disk_full"))
+            assert "no room for the journal's reserve of 4 MB" in getattr(
+                alert(state, "disk_full"), "text", ""
+            )
+            for file in disk.glob("holiday*"):
+                file.unlink()
+            until(lambda: alert(state, "disk_full") is None)
+
+
+def test_a_disk_that_is_nearly_full_is_an_alert_though_the_reserve_is_held(
+    mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOW_BYTES", 2 * MIB)
+    disk = mount("size=16m")
+    state = disk / "state"
+    Journal.open(state, reserve_bytes=4 * MIB).close()
+    with Peer() as peer, running(state, peer.url, journal=JournalLimits(reserve_mb=4)):
+        until(lambda: said_state(state) is not None and alert(state, "disk_full") is None)
+        _fill(disk, leave=MIB)
+        until(lambda: alert(state, "disk_full"))
+
+
+def _fill(disk: Path, leave: int) -> None:
+    free = os.statvfs(disk)
+    name = f"holiday{len(list(disk.glob('holiday*')))}.mp4"
+    (disk / name).write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+
+
+def test_masks_that_had_to_go_are_an_alert_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    with Journal.open(state, quota_bytes=2 * MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
+        with_masks(journal, 180)
+    with Outbox(state) as outbox:
+        count, last = outbox.loss()
+        assert count == outbox.stats().lost > 0
+        assert last is not None
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: said_state(state) is not None and alert(state, "records_lost"))
+        assert f"{count} masks or telemetry" in getattr(alert(state, "records_lost"), "text", "")
+        later = clock.utc() + timedelta(days=1, seconds=1)
+        monkeypatch.setattr(clock, "utc", lambda: later)
+        until(lambda: alert(state, "records_lost") is None)
+
+
+def test_a_journal_that_lost_nothing_raises_no_alert(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, reserve_bytes=0) as journal:
+        with_masks(journal, 3)
+    with Outbox(tmp_path) as outbox:
+        assert outbox.loss() == (0, None)
