@@ -18,6 +18,7 @@ from edge_runtime import clock
 from edge_runtime.cloud.health import Health
 from edge_runtime.cloud.judging import Judged, judge, poisoned, receipts_for
 from edge_runtime.cloud.metrics import Metrics
+from edge_runtime.cloud.rows import StoreRow
 from edge_runtime.cloud.store import RowRefusedError, Store
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.link.broker import Broker
@@ -201,8 +202,8 @@ class Consumer:
     def _stored(self, batch: list[Judged]) -> list[Judged]:
         """Puts the batch into the store; a row that the database itself refuses becomes poison, found by halving."""
         try:
-            self._put(batch)
-            return batch
+            taken = self._put(batch)
+            return self._turned(batch, taken) if taken else batch
         except RowRefusedError as exc:
             if len(batch) > 1:
                 half = len(batch) // 2
@@ -213,7 +214,18 @@ class Consumer:
             poison = poisoned(bad.received, bad.sender, "refused", str(exc), clock.utc_now())
         return self._stored([Judged(bad.received, bad.sender, None, poison)])
 
-    def _put(self, batch: list[Judged]) -> None:
+    def _turned(self, batch: list[Judged], taken: frozenset[StoreRow]) -> list[Judged]:
+        """The batch with the rows whose id is another's as poison: a receipt that says stored would be a lie."""
+        turned = {one: self._of_another(one) for one in batch if one.row in taken}
+        self._put(list(turned.values()))
+        return [turned.get(one, one) for one in batch]
+
+    def _of_another(self, one: Judged) -> Judged:
+        reason = "the id is that of another record, stored before"
+        poison = poisoned(one.received, one.sender, "refused", reason, clock.utc_now())
+        return Judged(one.received, one.sender, None, poison)
+
+    def _put(self, batch: list[Judged]) -> frozenset[StoreRow]:
         rows = [one.row for one in batch if one.row is not None]
         poison = [one.poison for one in batch if one.poison is not None]
         kept = [one for one in poison if one.code != "encoding"]  # the others come again, as plain JSON
@@ -231,13 +243,14 @@ class Consumer:
         if self._metrics is not None:
             self._metrics.settled(batch, result, (clock.monotonic_ns() - began_ns) / 1e9)
         report = self.report
-        report.messages += len(batch)
+        report.messages += len(batch) - len(result.taken)  # those are put once more
         report.stored += result.findings
         report.events += result.events
         report.records += result.records
-        report.repeated += len(rows) - result.new
+        report.repeated += len(rows) - result.new - len(result.taken)
         report.rejected += len(poison)
         report.batches += 1
+        return result.taken
 
     def _notice(self, line: str) -> None:
         if line != self._last_notice:

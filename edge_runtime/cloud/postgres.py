@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from edge_runtime.clock import utc_now
-from edge_runtime.cloud.rows import Heard, Poison, PutResult, StoreRow, heard
+from edge_runtime.cloud.rows import Heard, Owner, Poison, PutResult, StoreRow, heard, table_of, taken
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.errors import ConfigError, UplinkError, first_line
@@ -142,7 +143,24 @@ class PostgresStore:
         except self._psycopg.Error as exc:
             db.close()
             raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
-        return PutResult(*(cursor.rowcount if cursor else 0 for cursor in (findings, events, records)))
+        counts = [cursor.rowcount if cursor else 0 for cursor in (findings, events, records)]
+        result = PutResult(counts[0], counts[1], counts[2])
+        return result if result.new == len(rows) else replace(result, taken=taken(rows, self._owners(rows)))
+
+    def _owners(self, rows: Sequence[StoreRow]) -> dict[tuple[str, str], Owner]:
+        """Whose ids these are, asked for where some were not new."""
+        ids: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            ids.setdefault(table_of(row), []).append(row.id)
+        found = {}
+        try:
+            for (table, name), wanted in ids.items():
+                sql = f"SELECT {name}, device_id, epoch, seq FROM {table} WHERE {name} = ANY(%b::text[])"
+                found.update({(table, one): tuple(its) for one, *its in self._db.execute(sql, (wanted,))})
+        except self._psycopg.Error as exc:
+            self._db.close()
+            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+        return found
 
     def _many(self, sql: str, values: list[tuple[Any, ...]], key: int = 1) -> Any:
         """Sends one insert of all `values`, in the order of their key; its cursor knows later how many were new."""
