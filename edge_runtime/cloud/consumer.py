@@ -33,6 +33,9 @@ _PUBACK_TIMEOUT_S = 20.0
 _CHECK_S = 15.0  # how often an idle database is asked whether it is there, and what is missing
 
 
+MOST_PACKET_BYTES = 1 << 20  # a record of two X-ray masks is 3 kB; a thousand of 60 MB would fill the memory
+
+
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
     broker: Broker
@@ -128,6 +131,7 @@ class Consumer:
                 client_id=settings.client_id,
                 tls=settings.tls,
                 subscribe=EVENTS_FILTER,
+                maximum_packet=MOST_PACKET_BYTES,
             ),
             self._stop,
             max(0.1, min(60.0, self._idle_left_s())),

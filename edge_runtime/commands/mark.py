@@ -33,6 +33,9 @@ def run(*, finding: str, state: Path) -> MarkReport:
     before = _find(finding, state)
     if before.priority is Priority.URGENT:
         raise ConfigError(f"finding {before.finding_id}: is marked as urgent already")
+    with Outbox(state) as outbox:
+        if (after := outbox.superseding(before.finding_id)) is not None:
+            raise ConfigError(f"finding {before.finding_id}: is marked as urgent already, by {after}")
     with open_journal(state, read_config(None, state)) as journal, journal.batch() as batch:
         marked = _revision(before, batch.stamp())
         batch.add(marked, encode(marked))

@@ -275,8 +275,13 @@ class Outbox:
         return self._one("AND id = ?", finding_id)
 
     def last_finding(self) -> OutboxRow | None:
-        """The newest one; None without any."""
-        return self._one("")
+        """The newest that was measured, not one that a person's mark made of another; None without any."""
+        return self._one("AND json_extract(journal.body, '$.revision') = 1")
+
+    def superseding(self, finding_id: str) -> str | None:
+        """The id of the revision that took the place of this finding; None where it stands."""
+        row = self._one("AND json_extract(journal.body, '$.supersedes') = ?", finding_id)
+        return None if row is None else row.id
 
     def _one(self, where: str, *values: str) -> OutboxRow | None:
         sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = 'finding'"

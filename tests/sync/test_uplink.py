@@ -16,6 +16,8 @@ from edge_runtime.commands import outbox, receive, uplink
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.link.link_file import read_link
+from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
@@ -204,3 +206,14 @@ def test_a_password_is_in_no_message() -> None:
         with pytest.raises(ConfigError) as caught:
             Broker.parse(wrong)
         assert "secret" not in str(caught.value)
+
+
+def test_a_second_uplink_of_a_state_directory_says_so_and_takes_no_connection(state: Path) -> None:
+    with only_uplink(state), Peer() as peer, pytest.raises(UplinkError, match="runs here already"):
+        uplink.run(state, peer.url, once=True)
+    assert peer.connections == 0
+
+
+def test_a_missing_consumer_is_an_alert_until_somebody_answers(state: Path) -> None:
+    with Peer(puback=(0x10,)) as peer, running(state, peer.url):
+        until(lambda: (said := read_link(state)) and "no_consumer" in [one.code for one in said.alerts])
