@@ -177,12 +177,12 @@ def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_i
     settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.public)
     stop = threading.Event()
     uplink = Uplink(place.state, settings, stop)
-    uplink._ledger.alerts.sound("taken_over", f"{place.state} has another")
+    uplink._ledger.alerts.sound("dead_letters", f"{place.state} has another")
     thread = threading.Thread(target=uplink.run)
     thread.start()
     try:
         with Ear(place) as ear:
-            [alert] = [each for each in ear.state().alerts if each.code == "taken_over"]
+            [alert] = [each for each in ear.state().alerts if each.code == "dead_letters"]
             assert (alert.text, alert.acknowledged) == ("<path> has another", False)
             assert place.ask("acknowledge_alert", alert=alert.id).outcome == "done"
             ear.until(lambda event: acknowledged_in(event, alert.id))
