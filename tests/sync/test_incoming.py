@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_runtime.sync.link.incoming import read_puback, read_publish
+from edge_runtime.sync.link.incoming import Packets, read_puback, read_publish
 from edge_runtime.sync.link.reason_codes import Verdict, verdict_of, words_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
@@ -128,3 +129,21 @@ def test_a_puback_with_a_code_that_the_specification_does_not_give_it_is_an_answ
 @pytest.mark.parametrize("body", [b"", b"\0", b"\0\7\0\5", b"\0\7\0\0more", b"\0\7\0\xff"])
 def test_a_puback_that_is_cut_off_or_followed_by_more_is_left_to_paho(body: bytes) -> None:
     assert read_puback(body) is None
+
+
+# ------------------------------------------------------------ packets
+
+
+@given(bodies=st.lists(st.binary(max_size=400), max_size=6), cuts=st.lists(st.integers(0, 1200), max_size=8))
+def test_packets_are_found_however_the_bytes_are_cut(bodies: list[bytes], cuts: list[int]) -> None:
+    whole = b"".join(b"\x40" + VariableByteIntegers.encode(len(body)) + body for body in bodies)
+    ends = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
+    packets = Packets()
+    found = [one for first, last in pairwise(ends) for one in packets.take(whole[first:last])]
+    assert found == [(0x40, body) for body in bodies]
+
+
+def test_a_length_without_an_end_is_no_packet() -> None:
+    packets = Packets()
+    with pytest.raises(ValueError, match="four"):
+        list(packets.take(b"\x40\xff\xff\xff\xff\x01" + bytes(10)))

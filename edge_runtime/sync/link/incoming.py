@@ -1,4 +1,4 @@
-"""A PUBLISH or a PUBACK as it arrives, read from its bytes. Knows nothing about connections.
+"""Packets as they arrive, and what a PUBLISH or a PUBACK among them says, read from their bytes. Knows nothing about connections.
 
 paho makes an object of checked names for the properties of each message, which was most of a receiver's time. What is not
 as expected here is left to paho: it knows what to say to a broker that sends nonsense. Of a PUBACK it reads the codes alone
@@ -7,6 +7,7 @@ that the specification gives to one, and takes the connection down over 0x95, wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER_PROPERTY = 0x03, 0x08, 0x09, 0x26
@@ -23,6 +24,44 @@ class Received:
     retained: bool = False
     correlation: bytes | None = None
     response_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The broker's PUBACK: it has the message, or says why not. Never a delivery."""
+
+    mid: int
+    code: int  # 0 taken, 0x10 nobody listens, 0x80 and above refused
+    text: str
+    waited_ns: int = 0
+    size: int = 0  # the bytes without a PUBACK when this message had been sent, its own among them
+
+
+Event = Received | Acked
+
+
+class Packets:
+    """Whole packets out of bytes that come in pieces of any length (MQTT v5, 2.1)."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def take(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The first byte of each, and what follows its length. ValueError for a length that is none."""
+        data, self._held = self._held + data, b""
+        at = 0
+        while len(data) - at >= 2:
+            try:
+                length, start = _number(data, at + 1)
+            except IndexError:
+                break
+            if start - at > 5:
+                raise ValueError("a length of more than four bytes")
+            if start + length > len(data):
+                break
+            yield data[at], data[start : start + length]
+            at = start + length
+        self._held = data[at:]
 
 
 def read_publish(first: int, packet: bytes) -> Received | None:

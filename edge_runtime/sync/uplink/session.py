@@ -27,7 +27,7 @@ from edge_runtime.sync.uplink.settling import Settling, hold
 from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
-QUIET_S = 0.03
+QUIET_S = 0.1
 LOOK_NS = 250_000_000  # between two looks at everything but the rows
 AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
 AGAIN_NS = 50_000_000  # and at the rows that fly
