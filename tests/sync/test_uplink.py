@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.commands import outbox, receive, uplink
+from edge_runtime.commands import mark, outbox, receive, uplink
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.link.link_file import read_link
 from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
 from tests.builders import report
@@ -217,3 +218,19 @@ def test_a_second_uplink_of_a_state_directory_says_so_and_takes_no_connection(st
 def test_a_missing_consumer_is_an_alert_until_somebody_answers(state: Path) -> None:
     with Peer(puback=(0x10,)) as peer, running(state, peer.url):
         until(lambda: (said := read_link(state)) and "no_consumer" in [one.code for one in said.alerts])
+
+
+@pytest.mark.parametrize("ack", ["receipt", "puback"])
+def test_an_urgent_finding_behind_ten_thousand_is_on_the_wire_within_one_window(
+    tmp_path: Path, ack: Proof
+) -> None:
+    with Journal.open(tmp_path / "s", reserve_bytes=0) as journal:
+        for _ in range(100):
+            report(journal, 100)
+    with Peer() as peer, running(tmp_path / "s", peer.url, ack=ack):
+        until(lambda: len(peer.bodies) >= 100)
+        mark.run(finding="last", state=tmp_path / "s")
+        sent = len(peer.bodies)
+        until(lambda: any(b'"urgent"' in body for body in peer.bodies))
+        at = next(at for at, body in enumerate(peer.bodies) if b'"urgent"' in body)
+    assert at - sent <= Pace().window
