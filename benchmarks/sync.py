@@ -37,7 +37,7 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
-from edge_runtime.sync.link.publishing import Packed
+from edge_runtime.sync.link.publishing import publish_packet
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.topics import DeviceTopics
@@ -306,7 +306,7 @@ def slow(folder: Path, rows: int = 200, bytes_s: int = 1200) -> dict[str, Any]:
 
 
 def on_the_wire(folder: Path, line: bytes) -> dict[str, int]:
-    """Of one finding and of its mask: the payload, and all of its PUBLISH but the fixed header."""
+    """Of one finding and of its mask: the payload, and all of its PUBLISH."""
     with Journal.open(folder / "one", reserve_bytes=0) as journal, journal.batch() as batch:
         add(batch, msgspec.json.decode(line, type=Finding))
     sizes: dict[str, int] = {}
@@ -315,7 +315,7 @@ def on_the_wire(folder: Path, line: bytes) -> dict[str, int]:
         for row in outbox.records():
             message = parcel(row, topics, outbox.epoch, "ab12cd34", short=True, packed=True)
             sizes[row.kind] = len(message.payload)
-            sizes[f"{row.kind}_publish"] = 2 + 2 + len(Packed(message, 1)) + len(message.payload)
+            sizes[f"{row.kind}_publish"] = len(publish_packet(message, alias=1, known=True))
     return sizes
 
 

@@ -15,6 +15,7 @@ from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_runtime.sync.link.incoming import Packets, read_puback, read_publish
+from edge_runtime.sync.link.publishing import Message, puback_packet, publish_packet
 from edge_runtime.sync.link.reason_codes import Verdict, verdict_of, words_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)
@@ -147,3 +148,40 @@ def test_a_length_without_an_end_is_no_packet() -> None:
     packets = Packets()
     with pytest.raises(ValueError, match="four"):
         list(packets.take(b"\x40\xff\xff\xff\xff\x01" + bytes(10)))
+
+
+# ------------------------------------------------------------ what is written
+
+
+@given(
+    payload=st.binary(max_size=300),
+    retain=st.booleans(),
+    user=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(tuple),
+    content=TEXT,
+    correlation=st.none() | st.binary(max_size=20),
+    response=st.none() | TEXT,
+    expiry=st.none() | st.integers(0, 2**32 - 1),
+    alias=st.integers(0, 65535),
+)
+def test_what_is_written_is_what_paho_reads(
+    payload: bytes, retain: bool, user: tuple[tuple[str, str], ...], content: str, correlation: bytes | None,
+    response: str | None, expiry: int | None, alias: int,
+) -> None:  # fmt: skip
+    message = Message("a/\u00e4", payload, content, retain, user, correlation, response, expiry)
+    ((first, body),) = Packets().take(publish_packet(message, 513, alias))
+    said = as_paho_reads_it(first, body)
+    told = said.properties
+    assert (said.topic, bytes(said.payload), said.mid, said.retain, said.qos) == (
+        "a/\u00e4", payload, 513, retain, 1,
+    )  # fmt: skip
+    assert tuple(getattr(told, "UserProperty", ())) == user
+    assert getattr(told, "ContentType", "") == content
+    assert getattr(told, "CorrelationData", None) == correlation
+    assert getattr(told, "ResponseTopic", None) == response
+    assert getattr(told, "MessageExpiryInterval", None) == expiry
+    assert getattr(told, "TopicAlias", 0) == alias
+
+
+def test_a_puback_that_is_written_is_read() -> None:
+    ((first, body),) = Packets().take(puback_packet(65535))
+    assert (first, read_puback(body)) == (0x40, (65535, 0))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link import Broker, Message, Received, Tls
 from edge_runtime.sync.link.link_file import LinkFile, LinkRecord, read_link
 from edge_runtime.sync.link.link_state import LinkState
-from edge_runtime.sync.link.publishing import Packed, packet_bytes
+from edge_runtime.sync.link.publishing import packet_bytes, publish_packet
 from edge_runtime.sync.link.tls import ends_at
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
@@ -262,6 +265,48 @@ def test_a_certificate_that_is_refused_is_a_state_of_its_own_and_mended_without_
             until(lambda: said_state(state) is LinkState.ONLINE)
 
 
+@contextmanager
+def closing_after_the_handshake(certificates: Path) -> Iterator[str]:
+    """A broker that ends each line without a word, as one does whose refusal is lost on the way; its URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+
+        def serve() -> None:
+            while not stop.is_set():
+                with suppress(OSError), server.accept()[0] as line:
+                    line.settimeout(5)
+                    with context.wrap_socket(line, server_side=True) as secure:
+                        secure.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"mqtts://localhost:{server.getsockname()[1]}"
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("cert", "hint"), [("client", "check --cert and --key"), (None, "give --cert and --key")]
+)
+def test_a_broker_that_ends_the_line_after_the_handshake_twice_is_a_refused_certificate(
+    cert: str | None, hint: str, state: Path, certificates: Path
+) -> None:
+    own = (certificates / f"{cert}.pem", certificates / f"{cert}.key") if cert else (None, None)
+    with (
+        closing_after_the_handshake(certificates) as url,
+        running(state, url, tls=Tls(certificates / "ca.pem", *own)) as said,
+    ):
+        until(lambda: said_state(state) is LinkState.REFUSED_CERTIFICATE)
+        assert len(said) == 1
+        assert "the broker closed the connection after the handshake" in said[0]
+        assert hint in said[0]
+
+
 def test_tls_files_that_vanish_while_it_runs_are_a_refusal_and_no_crash(
     state: Path, tmp_path: Path, certificates: Path
 ) -> None:
@@ -405,9 +450,7 @@ def test_a_message_is_never_longer_than_it_was_reckoned() -> None:
         Message("t", b"", content_type=""),
         Message("t", b"x" * 20_000, alias=True, properties=(("k", "v" * 200),)),
     ):
-        assert 7 + len(message.topic) + 2 + len(Packed(message, 9)) + len(message.payload) <= packet_bytes(
-            message
-        )
+        assert len(publish_packet(message, 65535, 9)) <= packet_bytes(message)
 
 
 @pytest.mark.parametrize("flag", ["--link", "--ack"])

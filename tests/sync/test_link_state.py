@@ -74,6 +74,20 @@ def test_two_devices_of_one_id_are_found_after_three_takeovers_and_forgotten_in_
     assert not link.two_of_one_id(1000 * S)
 
 
+def test_a_line_that_ends_after_the_handshake_twice_in_a_row_is_a_refused_certificate() -> None:
+    link = machine()
+    for _ in range(2):
+        assert link.failed(Trouble.EARLY, "closed", 0) < 60
+        assert link.state is LinkState.OFFLINE
+        link.failed(Trouble.LINE, "no route", 0)
+    link.failed(Trouble.EARLY, "closed", 0)
+    link.connected(slow=False)
+    link.failed(Trouble.EARLY, "closed", 0)
+    assert link.state is LinkState.OFFLINE
+    assert link.failed(Trouble.EARLY, "closed", 0) == 60
+    assert (link.state, link.why) == (LinkState.REFUSED_CERTIFICATE, "closed")
+
+
 def test_where_two_have_one_id_a_line_that_ends_without_a_word_was_taken_and_counts_no_further() -> None:
     link = machine()
     assert link.failed(Trouble.LINE, "connection lost", 0, by_peer=True) < 60

@@ -35,6 +35,16 @@ def connect_error(broker: Broker, exc: BaseException) -> LinkError:
     return error
 
 
+def _early(settings: Settings) -> LinkError:
+    """TLS 1.3 tells a refused client certificate only after the handshake, and something in between may eat that word."""
+    if settings.tls.cert is None:
+        hint = "if it wants a certificate of this device, give --cert and --key"
+    else:
+        hint = "if it refuses this device's certificate, check --cert and --key"
+    why = f"the broker closed the connection after the handshake: {hint}"
+    return LinkError(f"broker {settings.broker}: {why}", Trouble.EARLY, by_peer=True)
+
+
 def ended_error(settings: Settings, lost: Answer | None, *, answered: bool) -> LinkError:
     """Of a connection that has ended: `lost` is the broker's DISCONNECT, or paho's word that there was none."""
     where = f"broker {settings.broker}"
@@ -42,4 +52,6 @@ def ended_error(settings: Settings, lost: Answer | None, *, answered: bool) -> L
         code = lost[1][0].value
         return LinkError(f"{where}: {lost[1][0]}", trouble_of(code), code, by_peer=True)
     silent = lost is not None and lost[1][0].value == _KEEP_ALIVE_TIMEOUT
+    if settings.broker.secure and not answered and not silent:
+        return _early(settings)
     return LinkError(f"{where}: {'silent' if silent else 'connection lost'}", by_peer=not silent)

@@ -5,9 +5,7 @@ Its own loop would make a system call for each message to wake other threads.
 
 from __future__ import annotations
 
-import contextlib
 import select
-import socket
 from collections import deque
 from typing import Any
 
@@ -15,8 +13,6 @@ from edge_runtime.sync.link.client import Answer, make_client
 from edge_runtime.sync.link.failures import connect_error, ended_error
 from edge_runtime.sync.link.incoming import Event
 from edge_runtime.sync.link.settings import Settings
-
-_TCP_CORK = getattr(socket, "TCP_CORK", None)  # Linux
 
 
 class Line:
@@ -28,15 +24,16 @@ class Line:
         self.inbox: deque[Event] = deque()
         self._answers: deque[Answer] = deque()
         self.client = make_client(settings, self.inbox, self._answers)
-        self._socket: Any = None
-        self._corked = False
+        self._socket: Any = None  # also when paho has let go of it: its last word is asked for then
+        self.client.on_socket_open = self._opened
+        self._out: list[bytes] = []
 
     def connect(self) -> None:
         """TCP and TLS; takes as long as it takes, and raises what they raise."""
         self.client.reconnect()
-        self._socket = (
-            self.client.socket()
-        )  # paho lets go of it when it fails, and its last word is asked for then
+
+    def _opened(self, client: Any, userdata: Any, opened: Any) -> None:
+        self._socket = opened
 
     @property
     def open(self) -> bool:
@@ -48,10 +45,10 @@ class Line:
 
     def turn(self, timeout_s: float) -> int:
         """Reads and writes what can be, waiting at most `timeout_s` for something to read; not 0 when it has ended."""
+        self.flush()
         client, line = self.client, self.client.socket()
         if line is None:
             return 1
-        self.cork(False)
         secure = self.settings.broker.secure
         if secure and line.pending():
             timeout_s = 0.0
@@ -61,19 +58,22 @@ class Line:
             rc = client.loop_write()
         return int(rc or client.loop_misc())
 
-    def cork(self, hold: bool) -> None:
-        """While held, what is published leaves in few full packets at the next turn, not in one small one each."""
-        if hold != self._corked and _TCP_CORK is not None and self._socket is not None:
-            self._corked = hold
-            with contextlib.suppress(OSError):  # closed: the next turn finds out
-                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, hold)
+    def write(self, packet: bytes) -> None:
+        """Leaves with others in one piece, at the next turn."""
+        self._out.append(packet)
+
+    def flush(self) -> None:
+        """Sends what was written, as far as the socket takes it."""
+        if self._out and self.open:
+            self.client.send(b"".join(self._out))
+        self._out.clear()
 
     def check_alive(self, rc: int) -> None:
         """Raises LinkError, saying why, where `rc` of the last turn, the broker or the socket say that it has ended."""
         lost = self.answer("disconnect")
         if lost is None and rc == 0 and self.open:
             return
-        refusal = getattr(self.client.socket() or self._socket, "refusal", None)
+        refusal = getattr(self._socket, "refusal", None)
         self.drop()
         if refusal is not None:
             raise connect_error(self.settings.broker, refusal)

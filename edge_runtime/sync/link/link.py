@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.errors import ConfigError
@@ -17,7 +16,7 @@ from edge_runtime.sync.link.client import CONNECT_TIMEOUT_S
 from edge_runtime.sync.link.connecting import Opening
 from edge_runtime.sync.link.incoming import Acked, Event, Received
 from edge_runtime.sync.link.line import Line
-from edge_runtime.sync.link.publishing import Message, Packed, packet_bytes
+from edge_runtime.sync.link.publishing import Message, packet_bytes, puback_packet, publish_packet
 from edge_runtime.sync.link.reason_codes import LinkError, Trouble
 from edge_runtime.sync.link.settings import Settings
 from edge_runtime.sync.link.tls import Tls
@@ -53,6 +52,7 @@ class Link:
         self._line = line
         self._owed: dict[int, _Owed] = {}  # by mid, until its PUBACK
         self._owed_bytes = 0
+        self._last_mid = 1  # SUBSCRIBE had one
         self._last_ack_ns = 0
         self._aliases: dict[str, int] = {}  # of topics that this connection's broker knows by number
         self._alias_max: int = opening.allowed("TopicAliasMaximum", 0)
@@ -89,21 +89,23 @@ class Link:
 
     def publish(self, message: Message) -> int:
         """Sends with QoS 1 and returns the id that its `Acked` will carry. Call only while `room()`."""
-        topic, alias = message.topic, 0
-        if message.alias and self._alias_max:
-            if alias := self._aliases.get(topic, 0):
-                topic = ""
-            elif len(self._aliases) < self._alias_max:
-                alias = self._aliases[topic] = len(self._aliases) + 1
-        self._line.cork(True)
-        properties: Any = Packed(message, alias)
-        info = self._line.client.publish(
-            topic, message.payload, qos=1, retain=message.retain, properties=properties
-        )
-        size = len(topic) + len(properties) + len(message.payload)
-        self._owed_bytes += size
-        self._owed[info.mid] = _Owed(monotonic_ns(), size, self._owed_bytes)
-        return int(info.mid)
+        alias = self._aliases.get(message.topic, 0) if message.alias else 0
+        known = alias > 0
+        if message.alias and not known and len(self._aliases) < self._alias_max:
+            alias = self._aliases[message.topic] = len(self._aliases) + 1
+        mid = self._next_mid()
+        packet = publish_packet(message, mid, alias, known=known)
+        self._line.write(packet)
+        self._owed_bytes += len(packet)
+        self._owed[mid] = _Owed(monotonic_ns(), len(packet), self._owed_bytes)
+        return mid
+
+    def _next_mid(self) -> int:
+        """An id that no PUBLISH without a PUBACK has."""
+        while True:
+            self._last_mid = self._last_mid % 65535 + 1
+            if self._last_mid not in self._owed:
+                return self._last_mid
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What has arrived, waiting at most `timeout_s` for it. LinkError when the connection is gone."""
@@ -139,7 +141,7 @@ class Link:
 
     def ack(self, received: Received) -> None:
         """Tells the broker that a received message is dealt with: it need not be delivered again."""
-        self._line.client.ack(received.mid, 1)
+        self._line.write(puback_packet(received.mid))
 
     def close(self, last: Message | None = None) -> None:
         """Says goodbye, publishing `last` first; never takes longer than half a second."""
@@ -155,6 +157,7 @@ class Link:
             self._take_inbox()
         if last is not None and self.room():
             self.publish(last)
+        self._line.flush()
         self._line.client.disconnect()
         while self._line.open and monotonic_ns() < deadline:
             if self._line.turn(0.05) != 0:

@@ -4,7 +4,7 @@
     connecting   being made
     online       rows are sent
     slow         the same, on a line that carries little (see `sync/link/speed.py`)
-    refused_certificate, refused_authorisation
+    refused_certificate (also where the broker ends the line right after the TLS handshake, twice), refused_authorisation
                  a person must mend it. Tried again once a minute, never given up, never without TLS instead
 
 Knows nothing about sockets, files or messages.
@@ -23,6 +23,7 @@ TAKEOVERS = (
     3  # within `TAKEOVER_S`: another device connects under this id. Fewer: our own last connection's remains
 )
 TAKEOVER_S = 600.0
+EARLY_ENDS = 2  # in a row: once may be a broker that was just stopped
 
 
 class LinkState(str, Enum):
@@ -62,6 +63,7 @@ class LinkMachine:
         self.why = "not begun"
         self._tries = 0
         self._took_rows = False
+        self._early_ends = 0  # in a row
         self._taken_over_ns: deque[int] = deque(maxlen=TAKEOVERS)
 
     def connecting(self) -> None:
@@ -71,6 +73,7 @@ class LinkMachine:
 
     def connected(self, slow: bool) -> None:
         self._took_rows = False
+        self._early_ends = 0
         self.speed(slow)
 
     def speed(self, slow: bool) -> None:
@@ -96,7 +99,8 @@ class LinkMachine:
         taken = trouble is Trouble.TAKEN_OVER or (trouble is Trouble.LINE and by_peer)
         pause_s = min(self._patience.backoff_max_s, self._patience.backoff_s * 2.0 ** min(self._tries, 16))
         self._tries += 1
-        if trouble is Trouble.CERTIFICATE:
+        self._early_ends = self._early_ends + 1 if trouble is Trouble.EARLY else 0
+        if trouble is Trouble.CERTIFICATE or self._early_ends >= EARLY_ENDS:
             self._be(LinkState.REFUSED_CERTIFICATE, why)
         elif trouble is Trouble.AUTHORISATION or (taken and self.two_of_one_id(now_ns)):
             self._be(LinkState.REFUSED_AUTHORISATION, why)

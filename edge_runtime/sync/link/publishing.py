@@ -1,7 +1,7 @@
-"""A message as it is published, and its MQTT v5 properties as bytes. Knows nothing about connections.
+"""A message, and the PUBLISH that carries it as bytes. Knows nothing about connections.
 
-paho's own `Properties` checks and packs each one anew: 40 us of the 90 that a PUBLISH then costs. It asks of an
-object only that it packs itself.
+paho checks and packs the properties of each message anew, keeps the message and sends it by itself: 90 us for what
+takes 10 here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from functools import lru_cache
 
 _EXPIRY, _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION = 0x02, 0x03, 0x08, 0x09
 _TOPIC_ALIAS, _USER_PROPERTY = 0x23, 0x26
+_PUBLISH_QOS_1 = 0x32
+_PUBACK = b"\x40\x02"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +30,40 @@ class Message:
     alias: bool = False  # the topic may be sent as a number, where the broker allows that
 
 
-class Packed:
-    """The properties of one PUBLISH, with the topic's number where that is not 0."""
+def publish_packet(message: Message, mid: int = 0, alias: int = 0, *, known: bool = False) -> bytes:
+    """Its PUBLISH with QoS 1 (MQTT v5, 3.3); with an alias, which the broker learns with it unless it is `known`."""
+    topic = b"" if known else message.topic.encode()
+    properties = _properties(message, alias)
+    parts = (
+        len(topic).to_bytes(2, "big"),
+        topic,
+        mid.to_bytes(2, "big"),
+        _length(len(properties)),
+        properties,
+        message.payload,
+    )
+    rest = b"".join(parts)
+    return bytes([_PUBLISH_QOS_1 | message.retain]) + _length(len(rest)) + rest
 
-    def __init__(self, message: Message, alias: int = 0) -> None:
-        packed = b"".join([_user_property(*pair) for pair in message.properties])
-        if message.content_type:
-            packed = _content_type(message.content_type) + packed
-        if message.response_topic is not None:
-            packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
-        if message.correlation is not None:
-            packed += (
-                bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
-            )
-        if message.expiry_s is not None:
-            packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
-        if alias:
-            packed += bytes([_TOPIC_ALIAS]) + alias.to_bytes(2, "big")
-        self._bytes = _length(len(packed)) + packed
 
-    def __len__(self) -> int:
-        return len(self._bytes)
+def puback_packet(mid: int) -> bytes:
+    """Of a message that was received (3.4)."""
+    return _PUBACK + mid.to_bytes(2, "big")
 
-    def pack(self) -> bytes:
-        return self._bytes
+
+def _properties(message: Message, alias: int) -> bytes:
+    packed = b"".join([_user_property(*pair) for pair in message.properties])
+    if message.content_type:
+        packed = _content_type(message.content_type) + packed
+    if message.response_topic is not None:
+        packed += bytes([_RESPONSE_TOPIC]) + _text(message.response_topic)
+    if message.correlation is not None:
+        packed += bytes([_CORRELATION]) + len(message.correlation).to_bytes(2, "big") + message.correlation
+    if message.expiry_s is not None:
+        packed += bytes([_EXPIRY]) + message.expiry_s.to_bytes(4, "big")
+    if alias:
+        packed += bytes([_TOPIC_ALIAS]) + alias.to_bytes(2, "big")
+    return packed
 
 
 def packet_bytes(message: Message) -> int:
@@ -59,13 +71,6 @@ def packet_bytes(message: Message) -> int:
     properties = sum([len(name) + len(value) + 5 for name, value in message.properties])
     answered = len(message.response_topic or "") + len(message.correlation or b"")
     return 32 + len(message.topic) + len(message.content_type) + properties + answered + len(message.payload)
-
-
-def exact_bytes(message: Message, alias: int = 0) -> int:
-    """The length of its PUBLISH; with an alias, of one whose topic the broker knows by that number."""
-    topic = 0 if alias else len(message.topic)
-    rest = 2 + topic + 2 + len(Packed(message, alias)) + len(message.payload)
-    return 1 + len(_length(rest)) + rest
 
 
 @lru_cache(maxsize=64)

@@ -34,17 +34,14 @@ _WORDS = {
 
 
 class Trouble(Enum):
-    """What ended a connection or kept it from being; the first two pass, the others a person must mend."""
+    """What ended a connection or kept it from being; the first two pass, the others a person must mend if they go on."""
 
     LINE = "line"  # nobody there, no route, cut, silent
     BUSY = "busy"  # a broker that asks for patience
+    EARLY = "early"  # closed after the TLS handshake, without a word: a certificate, if it goes on
     CERTIFICATE = "certificate"
     AUTHORISATION = "authorisation"
-    TAKEN_OVER = "taken over"  # by another with this client id: mended by a person if it goes on
-
-    @property
-    def passes(self) -> bool:
-        return self in (Trouble.LINE, Trouble.BUSY)
+    TAKEN_OVER = "taken over"  # by another with this client id
 
 
 class LinkError(UplinkError):

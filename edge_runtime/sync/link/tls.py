@@ -5,10 +5,12 @@ Knows nothing about brokers.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import ConfigError
 
@@ -62,7 +64,8 @@ def _mark(path: Path) -> object:
 
 class WatchedSocket(ssl.SSLSocket):
     """Closes itself when its handshake fails, since paho forgets it then and leaves it open; and keeps the peer's last
-    word, which paho drops: with TLS 1.3 a refused client certificate is told only after the handshake.
+    word, which paho drops: with TLS 1.3 a refused client certificate is told only after the handshake, and sometimes
+    the line is gone for writing before that word has been read.
     """
 
     refusal: ssl.SSLError | None = None
@@ -80,6 +83,15 @@ class WatchedSocket(ssl.SSLSocket):
         except ssl.SSLError as exc:
             if not isinstance(exc, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
                 self.refusal = exc
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except OSError as exc:
+            if not isinstance(exc, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+                with contextlib.suppress(OSError, ValueError):
+                    self.recv(1)
             raise
 
 

@@ -19,7 +19,7 @@ from edge_runtime.records import RecordKind
 from edge_runtime.sync.commands.recent_log import Discretion
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.link.link_state import LinkMachine, Patience
-from edge_runtime.sync.link.publishing import Message, exact_bytes
+from edge_runtime.sync.link.publishing import Message, publish_packet
 from edge_runtime.sync.link.speed import Speed
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.packing import ENCODING, unpack
@@ -153,7 +153,7 @@ def _record(row: OutboxRow, topics: DeviceTopics, epoch: str, sender: str) -> Ex
         made,
         seq=row.seq,
         left_out=left_out(row.body, plain.payload),
-        slow_bytes=exact_bytes(slow, alias=1),
+        slow_bytes=len(publish_packet(slow, alias=1, known=True)),
         left_out_slow=left_out(plain.payload, unpacked),
     )
 
@@ -165,7 +165,7 @@ def _explained(message: Message, kind: RecordKind | Literal["state", "will"]) ->
         content_type=message.content_type,
         properties=dict(message.properties),
         payload=message.payload.decode(),
-        packet_bytes=exact_bytes(message),
+        packet_bytes=len(publish_packet(message)),
         kind=kind,
     )
 

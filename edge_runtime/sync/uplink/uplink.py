@@ -268,7 +268,7 @@ class Uplink:
     def _failed(self, error: LinkError) -> None:
         """Says it, and waits before the next try; the jitter keeps a fleet from coming back as one."""
         trouble, why = error.trouble, str(error)
-        if trouble is Trouble.LINE and self._certificates.ended():
+        if trouble in (Trouble.LINE, Trouble.EARLY) and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
         self._notice(why)
