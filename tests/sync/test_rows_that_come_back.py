@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
 from edge_runtime.sync.uplink.backlog import Backlog
@@ -16,8 +18,8 @@ def a_row(seq: int) -> OutboxRow:
 def test_a_row_that_comes_back_is_taken_within_two_seconds() -> None:
     waiting = [a_row(9)]
 
-    def read(lane: Lane, above: int, limit: int) -> list[OutboxRow]:
-        return [row for row in waiting if row.lane == lane and row.seq > above][:limit]
+    def read(after: Mapping[Lane, int], limit: int) -> list[OutboxRow]:
+        return [row for row in waiting if row.seq > after.get(Lane(row.lane), row.seq)][:limit]
 
     backlog = Backlog(read)
     for tick in range(600):  # a minute in flight, without a receipt
