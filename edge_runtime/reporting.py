@@ -27,7 +27,6 @@ from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.state import free_mb
 from edge_runtime.telemetry import Counters
 from edge_runtime.types import (
-    SCHEMA_VERSION,
     Acquisition,
     ExamEvent,
     ExamValue,
@@ -58,15 +57,13 @@ class FindingMaker:
         study = None if origin.study_uid is None else self.pseudonym(origin.study_uid)
         mask = result.mask
         return Finding(
-            schema_version=SCHEMA_VERSION,
+            **stamp.head(),
+            boot_id=stamp.boot_id,
+            monotonic_ns=stamp.monotonic_ns,
             finding_id=clock.uuid7(),
             revision=1,
             supersedes=None,
             kind=kind,
-            device_id=stamp.device_id,
-            seq=stamp.seq,
-            epoch=stamp.epoch,
-            boot_id=stamp.boot_id,
             exam_id=exam_id,
             model=self.model,
             source=SourceUsed(
@@ -75,9 +72,6 @@ class FindingMaker:
                 frame_ids=(result.frame.frame_id,),
                 name=origin.name,
             ),
-            created_at=stamp.created_at,
-            clock=stamp.clock,
-            monotonic_ns=stamp.monotonic_ns,
             measurements=result.measurements,
             confidence=0.0 if mask is None else round(min(mask.confidence), 4),
             quality=Quality(score=result.verdict.score, hint=result.verdict.hint),
@@ -155,9 +149,7 @@ class Reporter:
     exam_ids: list[str] = field(default_factory=list)
     told: ExamSummary = field(default_factory=ExamSummary)  # of all that was reported
     reasons: Counter[Reason] = field(default_factory=Counter)
-    acquired: Counter[bool] = field(
-        default_factory=Counter
-    )  # X-rays that were checked, by whether all was well
+    acquired: Counter[bool] = field(default_factory=Counter)  # X-rays checked, by whether all was well
     last_acquired: Acquisition | None = None
     _auto: AutoCapture = field(init=False)
     _summary: ExamSummary = field(default_factory=ExamSummary)  # of the open exam
@@ -274,17 +266,12 @@ class Reporter:
             self._tally_due_ns = clock.monotonic_ns() + TALLY_NS
             return self._telemetry(stamp, item.ended)
         return ExamEvent(
-            schema_version=SCHEMA_VERSION,
+            **stamp.head(),
+            boot_id=stamp.boot_id,
+            monotonic_ns=stamp.monotonic_ns,
             event_id=clock.uuid7(),
             event=item.event,
-            device_id=stamp.device_id,
-            seq=stamp.seq,
-            epoch=stamp.epoch,
-            boot_id=stamp.boot_id,
             exam_id=item.exam_id,
-            created_at=stamp.created_at,
-            clock=stamp.clock,
-            monotonic_ns=stamp.monotonic_ns,
             findings=item.findings,
             summary=item.summary,
         )
@@ -292,14 +279,9 @@ class Reporter:
     def _telemetry(self, stamp: Stamp, ended: bool) -> Telemetry:
         counters = self.counters
         return Telemetry(
-            schema_version=SCHEMA_VERSION,
+            **stamp.head(),
             record_id=clock.uuid7(),
-            device_id=stamp.device_id,
-            seq=stamp.seq,
-            epoch=stamp.epoch,
             exam_id=None,
-            created_at=stamp.created_at,
-            clock=stamp.clock,
             model=self.maker.model,
             seconds=round((clock.monotonic_ns() - counters.started_ns) / 1e9, 3),
             offered=counters.offered,

@@ -115,7 +115,9 @@ def main() -> NoReturn:
         raise SystemExit(0) from None
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        fail(f"{exc.filename or 'stdout'}: {exc.strerror}; free some space or name another place", 1)
+        barred = isinstance(exc, PermissionError)
+        what = "mend its owner or its mode" if barred else "free some space or name another place"
+        fail(f"{exc.filename or 'stdout'}: {exc.strerror}; {what}", 1)
     except Exception as exc:
         if interrupt.came:
             raise SystemExit(130) from None

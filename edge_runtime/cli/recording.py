@@ -98,7 +98,9 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
 )
 @state_option
 @config_option
-@click.option("--fps", type=float, default=None, help="Pace of the source; 0 = unpaced.")
+@click.option(
+    "--fps", type=float, default=None, help="Pace of the source under --policy newest; 0 = unpaced."
+)
 @click.option("--limit", type=int, default=None, help="Stop after this many source frames.")
 @threads_option
 @profile_option

@@ -18,15 +18,22 @@ from edge_runtime import clock
 from edge_runtime.cloud.health import Health
 from edge_runtime.cloud.judging import Judged, judge, poisoned, receipts_for
 from edge_runtime.cloud.metrics import Metrics
+from edge_runtime.cloud.rows import StoreRow
 from edge_runtime.cloud.store import RowRefusedError, Store
 from edge_runtime.errors import UplinkError
-from edge_runtime.sync.link.link import Broker, Link, Received, Settings, Tls
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.incoming import Received
+from edge_runtime.sync.link.link import Link, Settings
+from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.topics import EVENTS_FILTER
 from edge_runtime.sync.wire import one_line
 
 _POLL_S = 0.1
 _PUBACK_TIMEOUT_S = 20.0
 _CHECK_S = 15.0  # how often an idle database is asked whether it is there, and what is missing
+
+
+MOST_PACKET_BYTES = 1 << 20  # a record of two X-ray masks is 3 kB; a thousand of 60 MB would fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,9 @@ class Consumer:
         self._checked_ns = 0
 
     def run(self, *, limit: int | None = None, idle_exit_s: float | None = None) -> ReceiveReport:
-        """Ends after `limit` new findings, or `idle_exit_s` without a message. UplinkError if it never connected."""
+        """Ends after `limit` new findings, or `idle_exit_s` without a message. UplinkError if it never connected, or
+        has lost its database.
+        """
         self._limit, self._idle_exit_s = limit, idle_exit_s
         tries = 0
         while not self._over():
@@ -98,6 +107,8 @@ class Consumer:
         self._progress()
         if self.report.connects == 0 and not self._stop.is_set() and self._limit != 0:
             raise UplinkError(self._last_notice or f"broker {self._settings.broker}: never connected")
+        if self.health.store and not self._stop.is_set():
+            raise UplinkError(self.health.store)
         return self.report
 
     def _over(self) -> bool:
@@ -120,6 +131,7 @@ class Consumer:
                 client_id=settings.client_id,
                 tls=settings.tls,
                 subscribe=EVENTS_FILTER,
+                maximum_packet=MOST_PACKET_BYTES,
             ),
             self._stop,
             max(0.1, min(60.0, self._idle_left_s())),
@@ -194,8 +206,8 @@ class Consumer:
     def _stored(self, batch: list[Judged]) -> list[Judged]:
         """Puts the batch into the store; a row that the database itself refuses becomes poison, found by halving."""
         try:
-            self._put(batch)
-            return batch
+            taken = self._put(batch)
+            return self._turned(batch, taken) if taken else batch
         except RowRefusedError as exc:
             if len(batch) > 1:
                 half = len(batch) // 2
@@ -206,7 +218,18 @@ class Consumer:
             poison = poisoned(bad.received, bad.sender, "refused", str(exc), clock.utc_now())
         return self._stored([Judged(bad.received, bad.sender, None, poison)])
 
-    def _put(self, batch: list[Judged]) -> None:
+    def _turned(self, batch: list[Judged], taken: frozenset[StoreRow]) -> list[Judged]:
+        """The batch with the rows whose id is another's as poison: a receipt that says stored would be a lie."""
+        turned = {one: self._of_another(one) for one in batch if one.row in taken}
+        self._put(list(turned.values()))
+        return [turned.get(one, one) for one in batch]
+
+    def _of_another(self, one: Judged) -> Judged:
+        reason = "the id is that of another record, stored before"
+        poison = poisoned(one.received, one.sender, "refused", reason, clock.utc_now())
+        return Judged(one.received, one.sender, None, poison)
+
+    def _put(self, batch: list[Judged]) -> frozenset[StoreRow]:
         rows = [one.row for one in batch if one.row is not None]
         poison = [one.poison for one in batch if one.poison is not None]
         kept = [one for one in poison if one.code != "encoding"]  # the others come again, as plain JSON
@@ -224,13 +247,14 @@ class Consumer:
         if self._metrics is not None:
             self._metrics.settled(batch, result, (clock.monotonic_ns() - began_ns) / 1e9)
         report = self.report
-        report.messages += len(batch)
+        report.messages += len(batch) - len(result.taken)  # those are put once more
         report.stored += result.findings
         report.events += result.events
         report.records += result.records
-        report.repeated += len(rows) - result.new
+        report.repeated += len(rows) - result.new - len(result.taken)
         report.rejected += len(poison)
         report.batches += 1
+        return result.taken
 
     def _notice(self, line: str) -> None:
         if line != self._last_notice:

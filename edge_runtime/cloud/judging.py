@@ -17,7 +17,8 @@ from edge_runtime.cloud.rows import Poison, StoreRow
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind, Seq
 from edge_runtime.sync import row_name
-from edge_runtime.sync.link.link import Message, Received
+from edge_runtime.sync.link.incoming import Received
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.packing import unpack
 from edge_runtime.sync.topics import DeviceTopics, parse_event
 from edge_runtime.sync.wire import (

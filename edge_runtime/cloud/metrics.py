@@ -6,10 +6,10 @@ The numbers of the database as a whole (`missing`) are the same from every recei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from importlib import import_module
 from typing import Any, get_args
 
+from edge_runtime import clock
 from edge_runtime.cloud.judging import Judged
 from edge_runtime.cloud.rows import PutResult, StoreRow
 from edge_runtime.cloud.store import Missing
@@ -81,10 +81,12 @@ class Metrics:
         self._commit.observe(commit_s)
 
     def missing(self, missing: Missing) -> None:
+        """What the database said that it has not got."""
         self._missing.set(missing.numbers)
         self._holes.set(missing.streams)
 
     def connected(self) -> None:
+        """A connection to the broker was made."""
         self._connects.inc()
 
     def text(self) -> bytes:
@@ -95,10 +97,7 @@ class Metrics:
 def _lag_s(row: StoreRow) -> float | None:
     """From made to received; None where one of the two is no time."""
     try:
-        made, came = (
-            datetime.fromisoformat(moment.replace("Z", "+00:00"))
-            for moment in (row.created_at, row.received_at)
-        )
-        return max(0.0, (came - made).total_seconds())
+        lag = clock.utc_of(row.received_at) - clock.utc_of(row.created_at)
+        return max(0.0, lag.total_seconds())
     except (ValueError, TypeError):  # TypeError: a time without its zone
         return None

@@ -30,7 +30,9 @@ from edge_runtime.sync.commands.command import (
 )
 from edge_runtime.sync.commands.signing import Signer
 from edge_runtime.sync.link.broker import Broker
-from edge_runtime.sync.link.link import Acked, Event, Link, Message, Received, Settings
+from edge_runtime.sync.link.incoming import Received
+from edge_runtime.sync.link.link import Acked, Event, Link, Settings
+from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.link.reason_codes import NO_SUBSCRIBERS
 from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.topics import DeviceTopics

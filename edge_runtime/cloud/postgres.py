@@ -8,21 +8,24 @@ nothing about MQTT.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from edge_runtime.clock import utc_now
-from edge_runtime.cloud.rows import Heard, Poison, PutResult, StoreRow, heard
+from edge_runtime.cloud.rows import Heard, Owner, Poison, PutResult, StoreRow, heard, table_of, taken
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
-from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.errors import ConfigError, UplinkError, first_line
 from edge_runtime.sync.wire import SeqRange
 
 _LOCK = "SELECT pg_advisory_xact_lock(7230155)"  # receivers that start together make the tables one by one
 _OLDEST = 140000  # the first with multiranges
+_NOT_A_VALUE = (OverflowError, UnicodeError)  # Python's own, for what no column of that type can hold
 
 
 def _insert(table: str, key: str, **columns: str) -> str:
@@ -62,6 +65,7 @@ class PostgresStore:
             raise ConfigError(
                 f"store postgresql: needs psycopg; pip install 'edge-runtime[cloud]' ({exc})"
             ) from exc
+        logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings repeat what we say of an outage
         try:
             import_module("psycopg.conninfo").conninfo_to_dict(url)
         except self._psycopg.Error as exc:  # whose text may hold the password
@@ -95,7 +99,7 @@ class PostgresStore:
                 self._migrate()
                 on_failure.pop_all()
         except self._psycopg.Error as exc:
-            raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
+            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
 
     def _migrate(self) -> None:
         """Makes what is missing. A database that is up to date needs no right to make tables."""
@@ -133,32 +137,42 @@ class PostgresStore:
                 records = self._many(_RECORDS, others, key=2)
                 self._many(_QUARANTINE, [one.values() for one in poison], key=0)
                 self._unite(heard(rows, poison))
-        except (
-            *(self._psycopg.DataError, self._psycopg.IntegrityError),
-            *(OverflowError, UnicodeError),
-        ) as exc:  # `transaction` has rolled back
-            raise RowRefusedError(f"store {self._where()}: row refused ({_first_line(exc)})") from exc
+        except (self._psycopg.DataError, self._psycopg.IntegrityError, *_NOT_A_VALUE) as exc:
+            # `transaction` has rolled back
+            raise RowRefusedError(f"store {self._where()}: row refused ({first_line(exc)})") from exc
         except self._psycopg.Error as exc:
             db.close()
-            raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
-        return PutResult(*(cursor.rowcount if cursor else 0 for cursor in (findings, events, records)))
+            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+        counts = [cursor.rowcount if cursor else 0 for cursor in (findings, events, records)]
+        result = PutResult(counts[0], counts[1], counts[2])
+        return result if result.new == len(rows) else replace(result, taken=taken(rows, self._owners(rows)))
+
+    def _owners(self, rows: Sequence[StoreRow]) -> dict[tuple[str, str], Owner]:
+        """Whose ids these are, asked for where some were not new."""
+        ids: dict[tuple[str, str], list[str]] = {}
+        for row in rows:
+            ids.setdefault(table_of(row), []).append(row.id)
+        found = {}
+        try:
+            for (table, name), wanted in ids.items():
+                sql = f"SELECT {name}, device_id, epoch, seq FROM {table} WHERE {name} = ANY(%b::text[])"
+                found.update({(table, one): tuple(its) for one, *its in self._db.execute(sql, (wanted,))})
+        except self._psycopg.Error as exc:
+            self._db.close()
+            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+        return found
 
     def _many(self, sql: str, values: list[tuple[Any, ...]], key: int = 1) -> Any:
         """Sends one insert of all `values`, in the order of their key; its cursor knows later how many were new."""
         if not values:
             return None
         values.sort(key=lambda one: one[key])
-        return self._db.execute(sql, [list(column) for column in zip(*values, strict=True)])
+        return self._db.execute(sql, _columns(values))
 
     def _unite(self, streams: list[Heard]) -> None:
         if streams:
-            known = [_multirange(stream.known) for stream in streams]
-            columns = (
-                [s.device_id for s in streams],
-                [s.epoch for s in streams],
-                [s.highest for s in streams],
-            )
-            self._db.execute(_STREAMS, (utc_now(), *columns, known))
+            rows = [(one.device_id, one.epoch, one.highest, _multirange(one.known)) for one in streams]
+            self._db.execute(_STREAMS, (utc_now(), *_columns(rows)))
 
     def missing(self) -> Missing:
         db = self._opened()
@@ -166,16 +180,16 @@ class PostgresStore:
             return Missing(*db.execute(_MISSING).fetchone())
         except self._psycopg.Error as exc:
             db.close()
-            raise UplinkError(f"store {self._where()}: {_first_line(exc)}") from exc
+            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
 
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
 
 
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 def _multirange(ranges: Sequence[SeqRange]) -> str:
     return "{" + ",".join(f"[{first},{last}]" for first, last in ranges) + "}"
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

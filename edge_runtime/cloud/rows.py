@@ -5,7 +5,7 @@ A stream is all that one device numbered within one epoch. Pure values: knows ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,15 +52,30 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """How many rows were new; the others had been stored before."""
+    """How many rows were new; the others had been stored before, but for those in `taken`."""
 
     findings: int
     events: int
     records: int = 0
+    taken: frozenset[StoreRow] = frozenset()  # not stored: their id is that of another row
 
     @property
     def new(self) -> int:
         return self.findings + self.events + self.records
+
+
+Owner = tuple[str, str, int]  # device, epoch and number: whose an id is
+
+
+def taken(rows: Sequence[StoreRow], owners: Mapping[tuple[str, str], Owner]) -> frozenset[StoreRow]:
+    """Those of `rows` whose id is another's; `owners` by table and id."""
+    mine = [(row, (row.device_id, row.epoch, row.seq)) for row in rows]
+    return frozenset(row for row, it in mine if owners.get((table_of(row)[0], row.id), it) != it)
+
+
+def table_of(row: StoreRow) -> tuple[str, str]:
+    """The table of a row, and the name of its id there."""
+    return TABLES.get(row.kind, RECORDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,13 @@ from edge_runtime.cloud.rows import (
     RECORDS,
     TABLES,
     Heard,
+    Owner,
     Poison,
     PutResult,
     StoreRow,
     heard,
+    table_of,
+    taken,
     united,
 )
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
@@ -119,7 +123,17 @@ def _put(db: sqlite3.Connection, rows: Sequence[StoreRow], poison: Sequence[Pois
     _many(db, "quarantine", QUARANTINE[0], QUARANTINE, [one.values() for one in poison])
     for stream in heard(rows, poison):
         _unite(db, stream)
-    return PutResult(new["finding"], new["event"], added)
+    result = PutResult(new["finding"], new["event"], added)
+    return result if result.new == len(rows) else replace(result, taken=taken(rows, _owners(db, rows)))
+
+
+def _owners(db: sqlite3.Connection, rows: Sequence[StoreRow]) -> dict[tuple[str, str], Owner]:
+    found = {}
+    for row in rows:
+        table, name = table_of(row)
+        sql = f"SELECT device_id, epoch, seq FROM {table} WHERE {name} = ?"
+        found[table, row.id] = db.execute(sql, (row.id,)).fetchone()
+    return found
 
 
 def _insert(db: sqlite3.Connection, table: str, id_name: str, rows: Sequence[StoreRow], kind: str) -> int:

@@ -77,7 +77,7 @@ def run(
 def _arguments(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise ConfigError(
             f'--args: want a JSON object, as \'{{"profile": "slow"}}\', got {text[:40]!r} ({exc})'
         ) from exc

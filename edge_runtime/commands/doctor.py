@@ -21,7 +21,8 @@ from edge_runtime.build.bundle import verify_bundle
 from edge_runtime.build.precision import Decision, decision_file, open_with_decision
 from edge_runtime.commands.contract import contract_lines
 from edge_runtime.commands.state import default_state
-from edge_runtime.errors import EdgeError
+from edge_runtime.config import read_config
+from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.infer.backends.contract import infer_once
 from edge_runtime.infer.backends.cuda import open_device, probe
 from edge_runtime.infer.backends.table import choose_backend
@@ -68,6 +69,7 @@ def doctor(state: Path | None = None) -> DoctorReport:
         *_contracts(),
         *_backend(),
         _state(state or default_state()),
+        _config(state or default_state()),
         *_link(state or default_state()),
         _broker(),
         _clock(),
@@ -83,6 +85,17 @@ def _python() -> Check:
     return Check("python", "broken", here, "use Python 3.10 to 3.13")
 
 
+def _config(state: Path) -> Check:
+    """The settings that `run` and `uplink` of this directory read."""
+    path = state / "config.toml"
+    try:
+        config = read_config(None, state)
+    except ConfigError as error:
+        return Check("config", "broken", str(error), "device/config.toml shows every key")
+    told = f"tenant {config.site.tenant}, site {config.site.site}, quota {config.journal.quota_mb:g} MB"
+    return Check("config", "ok", f"{told} ({path if path.is_file() else 'defaults: no config.toml'})")
+
+
 def _link(state: Path) -> list[Check]:
     """How the uplink of this directory sees its link; nothing where there never was one."""
     record = read_link(state)
@@ -92,10 +105,11 @@ def _link(state: Path) -> list[Check]:
     if not record.lives:
         mend = "edge-runtime uplink, or start its service; findings wait meanwhile"
         return [Check("link", "lacks", found, mend)]
-    if record.state.connected and not record.alerts:
-        return [Check("link", "ok", found)]
-    alerts = "; ".join(alert.text for alert in record.alerts)
-    return [Check("link", "lacks", found, alerts or "see the reason; it is tried again by itself")]
+    if record.state.connected:
+        link = Check("link", "ok", found)
+    else:
+        link = Check("link", "lacks", found, "mend what it says; it is tried again by itself")
+    return [link, *(Check("alert", "lacks", alert.code, alert.text) for alert in record.alerts)]
 
 
 def _packages() -> list[Check]:

@@ -16,7 +16,7 @@ from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.types import SCHEMA_VERSION, Finding, encode
+from edge_runtime.types import Finding, encode
 
 
 class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,9 +28,14 @@ class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(*, finding: str, state: Path) -> MarkReport:
     """Marks the finding of this id, `last` for the newest. ConfigError when there is none, or it is urgent already."""
+    if not finding.isprintable():
+        raise ConfigError(f"finding {finding!r}: that is no finding's id")
     before = _find(finding, state)
     if before.priority is Priority.URGENT:
         raise ConfigError(f"finding {before.finding_id}: is marked as urgent already")
+    with Outbox(state) as outbox:
+        if (after := outbox.superseding(before.finding_id)) is not None:
+            raise ConfigError(f"finding {before.finding_id}: is marked as urgent already, by {after}")
     with open_journal(state, read_config(None, state)) as journal, journal.batch() as batch:
         marked = _revision(before, batch.stamp())
         batch.add(marked, encode(marked))
@@ -55,18 +60,13 @@ def _find(finding: str, state: Path) -> Finding:
 def _revision(before: Finding, stamp: Stamp) -> Finding:
     return msgspec.structs.replace(
         before,
-        schema_version=SCHEMA_VERSION,
+        **stamp.head(),
+        boot_id=stamp.boot_id,
+        monotonic_ns=stamp.monotonic_ns,
         finding_id=clock.uuid7(),
         revision=before.revision + 1,
         supersedes=before.finding_id,
         priority=Priority.URGENT,
-        device_id=stamp.device_id,
-        seq=stamp.seq,
-        epoch=stamp.epoch,
-        boot_id=stamp.boot_id,
-        created_at=stamp.created_at,
-        clock=stamp.clock,
-        monotonic_ns=stamp.monotonic_ns,
     )
 
 

@@ -15,7 +15,8 @@ from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.link.link import Broker, Tls
+from edge_runtime.sync.link.broker import Broker
+from edge_runtime.sync.link.tls import Tls
 
 
 def run(
@@ -36,6 +37,8 @@ def run(
 
     Raises ConfigError for a wrong URL, UplinkError when the store or the broker was never reached.
     """
+    if limit is not None and limit < 0:
+        raise ConfigError(f"--limit: want a number of findings, got {limit}")
     if idle_exit_s is not None and not 0 < idle_exit_s < math.inf:
         raise ConfigError(f"--idle-exit: want a number of seconds above 0, got {idle_exit_s}")
     tls = Tls(ca, cert, key)

@@ -10,8 +10,10 @@ from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.commands.signing import TrustedKeys
-from edge_runtime.sync.link.link import Broker, Tls
+from edge_runtime.sync.link.broker import Broker
 from edge_runtime.sync.link.speed import LinkChoice
+from edge_runtime.sync.link.tls import Tls
+from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.ledger import UplinkReport
 from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
@@ -60,7 +62,7 @@ def run(
         TrustedKeys.load(command_keys)
     if settings.broker.secure:
         tls.context()  # a wrong file is a usage error, not something to retry
-    with stop_on_signals() as stop:
+    with only_uplink(state), stop_on_signals() as stop:
         uplink = Uplink(state, settings, stop, on_notice=on_notice, on_progress=on_progress)
         return uplink.run(once=once, timeout_s=timeout_s)
 

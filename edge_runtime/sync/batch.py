@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from edge_runtime import clock
 from edge_runtime.codes import Clock, Priority
@@ -27,6 +27,17 @@ class Row(NamedTuple):
     lane: Lane
 
 
+class Head(TypedDict):
+    """What every record begins with, whatever its kind."""
+
+    schema_version: str
+    device_id: str
+    seq: int
+    epoch: str
+    created_at: str
+    clock: Clock
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What a record must carry to be added: who, which number, when and by what clock."""
@@ -38,6 +49,17 @@ class Stamp:
     created_at: str
     clock: Clock
     monotonic_ns: int
+
+    def head(self) -> Head:
+        """The stamp as fields of a record: `Gap(**stamp.head(), ...)`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "device_id": self.device_id,
+            "seq": self.seq,
+            "epoch": self.epoch,
+            "created_at": self.created_at,
+            "clock": self.clock,
+        }
 
 
 class Batch:
@@ -81,16 +103,10 @@ class Batch:
     def tell(self, lost: Mapping[tuple[LaneLost, WhyLost], Sequence[SeqRange]]) -> None:
         """Adds a gap record for each kind of lost numbers."""
         for (kind, why), ranges in lost.items():
-            stamp = self.stamp()
             gap = Gap(
-                schema_version=SCHEMA_VERSION,
+                **self.stamp().head(),
                 record_id=clock.uuid7(),
-                device_id=stamp.device_id,
-                seq=stamp.seq,
-                epoch=stamp.epoch,
                 exam_id=None,
-                created_at=stamp.created_at,
-                clock=stamp.clock,
                 ranges=tuple(ranges),
                 lost=kind,
                 reason=why,

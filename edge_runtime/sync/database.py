@@ -119,7 +119,7 @@ def open_db(path: Path, *, quota_bytes: int | None = None, create: bool = False)
 def open_unwritable(path: Path) -> sqlite3.Connection:
     """A connection for reading where nothing can be written, not even SQLite's own files beside the database.
 
-    sqlite3.OperationalError when there is a write-ahead log: SQLite would read past it, and miss its rows.
+    Raises sqlite3.OperationalError when there is a write-ahead log: SQLite would not look into it, and miss its rows.
     """
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size > 0:
@@ -165,20 +165,18 @@ def update_tables(db: sqlite3.Connection) -> None:
     if _version(db) < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
         _bring_up_to_date(db)
-        for statement in SCHEMA:
-            db.execute(statement)
         db.execute("COMMIT")
 
 
 def _bring_up_to_date(db: sqlite3.Connection) -> None:
     if not _has_tables(db) or _version(db) >= SCHEMA_VERSION:
         return
-    db.execute(
-        "PRAGMA max_page_count = 2147483647"
-    )  # a quota that is full must not keep a device from its update
-    for statement in FROM_1:
+    quota = db.execute("PRAGMA max_page_count").fetchone()[0]
+    db.execute("PRAGMA max_page_count = 2147483647")  # a full quota must not keep a device from its update
+    for statement in (*FROM_1, *SCHEMA):
         db.execute(statement)
     db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
+    db.execute(f"PRAGMA max_page_count = {quota}")
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -187,6 +187,8 @@ class Journal:
             self._confirm(batch.rows)
         except sqlite3.Error as exc:
             self._rollback()
+            if self._room.still_full(self._db, exc):
+                raise self._room.quota_error() from exc
             raise database.journal_error(self.state_dir, exc) from exc
 
     def _write(self, batch: Batch) -> None:

@@ -28,17 +28,8 @@ def add_finding(batch: Batch, finding: Finding) -> None:
     )
     if not pixels:
         return
-    stamp = batch.stamp()
     message = MaskMessage(
-        schema_version=finding.schema_version,
-        record_id=finding.finding_id,
-        device_id=stamp.device_id,
-        seq=stamp.seq,
-        epoch=stamp.epoch,
-        exam_id=finding.exam_id,
-        created_at=stamp.created_at,
-        clock=stamp.clock,
-        masks=pixels,
+        **batch.stamp().head(), record_id=finding.finding_id, exam_id=finding.exam_id, masks=pixels
     )
     batch.add(message, encode(message))
 

@@ -37,8 +37,6 @@ _WHERE: dict[Which, str] = {
     "held": "seq IN (SELECT seq FROM dead WHERE held)",
     "all": "1",
 }
-
-
 # a record that comes back goes into its kind's lane: a person's mark was for the first time
 _LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
 _HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
@@ -80,6 +78,8 @@ class Kept:
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How much waits, was delivered or was put aside."""
+
     device_id: str
     epoch: str
     pending: int
@@ -112,8 +112,7 @@ class Outbox:
             raise self._unreadable(exc) from exc
         try:
             self._mark = file_mark(self._path)
-            if not reading:
-                database.update_tables(self._db)
+            self._update(reading)
             self.facts = database.read_meta(self._db, self._path)
             self.epoch = self.facts["epoch"]
         except (sqlite3.Error, OSError, KeyError) as exc:
@@ -131,6 +130,15 @@ class Outbox:
                 raise
             return database.open_unwritable(self._path)
 
+    def _update(self, reading: bool) -> None:
+        try:
+            database.update_tables(self._db)
+        except sqlite3.OperationalError as exc:
+            if reading and "readonly" in str(exc):
+                why = "made by an older version; bring it up to date where it can be written, or read a copy"
+                raise JournalError(f"state directory {self.state_dir}: findings.db: {why}") from exc
+            raise
+
     def _unreadable(self, exc: Exception) -> JournalError:
         return JournalError(f"state directory {self.state_dir}: findings.db cannot be read ({exc})")
 
@@ -141,6 +149,7 @@ class Outbox:
         self.close()
 
     def close(self) -> None:
+        """Lets go of the database; nothing can be asked afterwards."""
         self._db.close()
 
     def replaced(self) -> bool:
@@ -250,6 +259,7 @@ class Outbox:
             raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:
+        """The counts of all of it."""
         pending, dead, held, last = self._read(
             "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM dead),"
             f" (SELECT count(*) FROM dead WHERE held), ({database.LAST_SEQ})"
@@ -276,8 +286,13 @@ class Outbox:
         return self._one("AND id = ?", finding_id)
 
     def last_finding(self) -> OutboxRow | None:
-        """The newest one; None without any."""
-        return self._one("")
+        """The newest that was measured, not one that a person's mark made of another; None without any."""
+        return self._one("AND json_extract(journal.body, '$.revision') = 1")
+
+    def superseding(self, finding_id: str) -> str | None:
+        """The id of the revision that took the place of this finding; None where it stands."""
+        row = self._one("AND json_extract(journal.body, '$.supersedes') = ?", finding_id)
+        return None if row is None else row.id
 
     def _one(self, where: str, *values: str) -> OutboxRow | None:
         sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = 'finding'"
@@ -319,7 +334,5 @@ def _lost_by(row: OutboxRow) -> int:
 
 def _age_s(created_at: str) -> float:
     """Seconds since a journal's `created_at`; never negative, though the clock may have been set back."""
-    then, now = (
-        datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (created_at, clock.utc_now())
-    )
-    return max(0.0, (now - then).total_seconds())
+    age = clock.utc_of(clock.utc_now()) - clock.utc_of(created_at)
+    return max(0.0, age.total_seconds())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from edge_runtime import clock
@@ -102,5 +102,4 @@ def told(db: sqlite3.Connection, ranges: list[SeqRange]) -> None:
 
 def days_ago(now: str, days: float) -> str:
     """The moment `days` before `now`, in the journal's own words, which sort as times do."""
-    then = datetime.fromisoformat(now.replace("Z", "+00:00")) - timedelta(days=days)
-    return then.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return clock.utc_text(clock.utc_of(now) - timedelta(days=days))

@@ -78,14 +78,22 @@ class Room:
         if _quota_is_full(db, wanted):
             if self._evict(db, wanted + self.quota_bytes // 100 // database.PAGE_BYTES):
                 return
-            raise JournalError(
-                f"NOT RECORDING: state directory {self._state_dir}: the quota of {self.quota_bytes / 2**20:.0f} MB is full"
-                " of findings that are not delivered; run `edge-runtime uplink`, or raise the quota"
-            ) from exc
+            raise self.quota_error() from exc
         if not self.release_reserve():
             raise JournalError(
                 f"NOT RECORDING: state directory {self._state_dir}: the disk is full, the reserve too; free some space"
             ) from exc
+
+    def quota_error(self) -> JournalError:
+        """There is room on the disk, and none within the quota."""
+        return JournalError(
+            f"NOT RECORDING: state directory {self._state_dir}: the quota of {self.quota_bytes / 2**20:.0f} MB is full of"
+            " findings that are not delivered; run `edge-runtime uplink`, or raise [journal] quota_mb in config.toml"
+        )
+
+    def still_full(self, db: sqlite3.Connection, exc: sqlite3.Error) -> bool:
+        """Whether what was made room for does not fit into the quota all the same."""
+        return database.is_full(exc) and _quota_is_full(db, _SLACK_BYTES // database.PAGE_BYTES)
 
     def remove_old(self, db: sqlite3.Connection) -> None:
         """Removes what is past its days, looked at once an hour; not by a clock that nobody has set."""

@@ -6,6 +6,9 @@
     site.key               32 random bytes, mode 0600, made once: pseudonyms are HMACs under it
     reserve                room kept for findings: given back to the disk when that is full
     lock                   held (shared) by everyone who records here
+    uplink.lock            held by the one uplink
+    link.json              how that uplink sees its link, see `sync/link/link_file.py`
+    config.toml            settings, by a person: device/config.toml shows every key
 
 Knows nothing about SQLite.
 """
@@ -19,10 +22,11 @@ import hmac
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.topics import check_level
 
 DATABASE = "findings.db"
@@ -192,6 +196,27 @@ class Reserve:
         except FileNotFoundError:
             return False
         return True
+
+
+@contextlib.contextmanager
+def only_uplink(state_dir: Path) -> Iterator[None]:
+    """Held by the one uplink of a state directory: two would take the connection from each other. UplinkError."""
+    try:
+        fd = os.open(state_dir / "uplink.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:  # no directory yet, or none that can be written: other words are for that
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        raise UplinkError(
+            f"state directory {state_dir}: an uplink runs here already; it delivers what waits, or stop it first"
+        ) from exc
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 class DirectoryLock:

@@ -132,6 +132,7 @@ def ranges_of(seqs: Iterable[int]) -> tuple[SeqRange, ...]:
 AlertCode = Literal[
     "certificate_ends",  # within two weeks
     "not_authorised",  # the broker takes some kinds of records and not this one
+    "no_consumer",  # the broker has nobody who takes records
     "taken_over",  # another device connects under this id
     "dead_letters",  # records that the cloud rejected, or that this broker cannot take
     "records_lost",  # masks or telemetry were removed unsent, within a day

@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.cloud.store import RowRefusedError, Store, open_store
 from edge_runtime.errors import ConfigError, UplinkError
+from edge_runtime.records import RecordKind
 from edge_runtime.sync.journal import Journal
 from tests.cloud.conftest import POISON, ROW, Reader, Write
 
@@ -48,6 +49,17 @@ def test_a_row_that_another_rule_of_the_table_stops_is_refused_and_not_taken_for
     with pytest.raises(RowRefusedError):
         store.put([ROW._replace(id="f2")])
     assert read("SELECT finding_id FROM findings") == [(ROW.id,)]
+
+
+@pytest.mark.parametrize("kind", ["finding", "event", "mask"])
+def test_a_row_with_the_id_of_another_is_named_and_not_taken_for_a_repeated_one(
+    store: Store, kind: RecordKind
+) -> None:
+    first = ROW._replace(kind=kind)
+    other, new = first._replace(device_id="dev-2", body="{}"), first._replace(id="f2", seq=8)
+    assert store.put([first]).taken == frozenset()
+    result = store.put([first._replace(received_at="later"), other, new])
+    assert (result.new, result.taken) == (1, {other})
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

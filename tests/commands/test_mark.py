@@ -35,12 +35,26 @@ def test_a_marked_finding_is_a_new_revision_that_says_what_it_supersedes(
     assert urgent.measurements == reported[1].measurements
 
 
+def test_what_no_terminal_can_show_is_no_findings_id(tmp_path: Path, reported: list[Finding]) -> None:
+    with pytest.raises(ConfigError, match="no finding's id"):
+        mark.run(finding="\udcff", state=tmp_path)
+
+
 def test_the_newest_finding_needs_no_id_and_no_finding_is_marked_twice(
     tmp_path: Path, reported: list[Finding]
 ) -> None:
     assert mark.run(finding="last", state=tmp_path).supersedes == reported[-1].finding_id
     with pytest.raises(ConfigError, match="urgent already"):
         mark.run(finding="last", state=tmp_path)
+
+
+def test_a_finding_that_a_mark_superseded_is_not_marked_again_and_last_is_the_newest_capture(
+    tmp_path: Path, reported: list[Finding]
+) -> None:
+    mark.run(finding=reported[0].finding_id, state=tmp_path)
+    with pytest.raises(ConfigError, match="urgent already, by"):
+        mark.run(finding=reported[0].finding_id, state=tmp_path)
+    assert mark.run(finding="last", state=tmp_path).supersedes == reported[-1].finding_id
 
 
 def test_an_id_that_is_not_in_the_journal_is_refused(tmp_path: Path, reported: list[Finding]) -> None:

@@ -72,9 +72,14 @@ def test_er_conn_4_what_the_broker_cannot_take_is_held_back_and_the_rest_is_sent
         place = Place(tmp_path, broker)
         small = place.device.add(finding)
         place.device.add(finding, source=_long_source())
-        with Ear(broker.port) as ear, receiver(broker.url, place.store), place.device.uplink(broker.url):
+        with (
+            Ear(broker.port) as ear,
+            receiver(broker.url, place.store),
+            place.device.uplink(broker.url) as said,
+        ):
             until(lambda: place.device.stats().held == 1 and place.device.stats().pending == 0)
             assert [one.body["seq"] for one in records(ear.heard)] == [small.seq]
+            assert sum("connected" in line for line in said) == 1
 
 
 def _long_source() -> object:
@@ -89,8 +94,9 @@ def test_er_conn_5_a_broker_that_owes_a_puback_is_left(place: Place) -> None:
     place.device.add(finding)
     settings = UplinkSettings(Broker.parse("mqtt://127.0.0.1:1"))
     assert (settings.puback_timeout_s, SLOW.puback_timeout_s) == (20.0, 90.0)
-    with Peer(puback=(None,)) as peer, place.device.uplink(peer.url, puback_timeout_s=0.3):
+    with Peer(puback=(None,)) as peer, place.device.uplink(peer.url, puback_timeout_s=0.3) as said:
         until(lambda: peer.connections >= 2)
+        assert any("acknowledged nothing" in line for line in said)
 
 
 def test_er_conn_6_pauses_between_connections_double_and_have_an_end(place: Place) -> None:

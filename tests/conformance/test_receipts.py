@@ -137,6 +137,9 @@ def test_er_rcpt_5_what_is_no_receipt_for_waiting_rows_changes_nothing(place: Pl
         say(ear, place, stored(place, (1, waiting)), sender="another")
         say(ear, place, stored(place, (1, waiting), v=2))
         say(ear, place, stored(place, (waiting, 1)))
+        say(ear, place, stored(place, (0, waiting)))
+        say(ear, place, stored(place, (waiting + 1, 9000)))
+        say(ear, place, stored(place, (1, waiting), status="done"))
         for junk in (b"", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"v":1,"epoch":"e"}'):
             ear.say(place.device.topics.receipts, junk)
         ear.say(place.device.topics.receipts, b"x" * 500_000)  # more than the device said it takes

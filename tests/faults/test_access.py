@@ -173,36 +173,6 @@ def test_with_certificates_nobody_takes_another_devices_name(tmp_path: Path) -> 
             setting.check()
 
 
-NONSENSE = {
-    "no JSON": b"stored, all of it",
-    "empty": b"",
-    "no text": b"\xff\xfe",
-    "another version": b'{"v": 2, "epoch": "EPOCH", "status": "stored", "ranges": [[1, 50]]}',
-    "another epoch": b'{"v": 1, "epoch": "0123456789ab", "status": "stored", "ranges": [[1, 50]]}',
-    "backwards": b'{"v": 1, "epoch": "EPOCH", "status": "stored", "ranges": [[50, 1]]}',
-    "zero": b'{"v": 1, "epoch": "EPOCH", "status": "stored", "ranges": [[0, 50]]}',
-    "numbers never given": b'{"v": 1, "epoch": "EPOCH", "status": "stored", "ranges": [[51, 9000]]}',
-    "another status": b'{"v": 1, "epoch": "EPOCH", "status": "done", "ranges": [[1, 50]]}',
-    "deep": b"[" * 100_000,
-}
-
-
-def test_receipts_that_make_no_sense_move_no_row(tmp_path: Path, broker: Mosquitto) -> None:
-    setting = Setting(tmp_path, 50)
-    topic, epoch = forged(setting).topic, outbox.stats(setting.state).epoch
-    with sending(setting.state, broker.url) as said:
-        until(lambda: said_so(said, "no consumer"))
-        word = overheard(broker)
-        for last, nonsense in enumerate(NONSENSE.values(), 1):
-            assert say(broker.url, Message(topic, nonsense.replace(b"EPOCH", epoch.encode()))) == 0
-            assert (
-                say(broker.url, forged(setting, word, last=last)) == 0
-            )  # a good one behind it: it was not the end
-            until(lambda last=last: outbox.stats(setting.state).pending < 51 - last)
-            assert outbox.stats(setting.state).pending == 50 - last
-    assert outbox.stats(setting.state).dead == 0
-
-
 def test_a_broker_whose_access_list_denies_findings_is_one_line_and_keeps_every_row(tmp_path: Path) -> None:
     setting = Setting(tmp_path, 50)
     (tmp_path / "acl").write_text("topic read er/v1/+/+/+/rcpt\ntopic write er/v1/+/+/+/state\n")

@@ -43,17 +43,26 @@ def receipts_of(setting: Setting) -> str:
     return DeviceTopics(Site().tenant, Site().site, outbox.stats(setting.state).device_id).receipts
 
 
-def test_a_finding_that_comes_three_times_is_stored_once_and_receipted_three_times(
+def test_a_finding_whose_id_another_device_took_is_rejected_and_not_called_stored(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    setting = Setting(tmp_path, 1)
-    (message,) = messages(setting)
-    with receiving(broker.url, setting.store), listening(broker.url, receipts_of(setting)) as heard:
-        for times in range(1, 4):
-            say(broker.url, message)
-            until(lambda times=times: len(heard) == times)
-    assert {decode_receipt(one.payload).status for one in heard} == {"stored"}
-    assert stored(setting.store) == setting.reported
+    setting = Setting(tmp_path, 3)
+    before, device = messages(setting)[1], outbox.stats(setting.state).device_id
+    body = before.payload.replace(device.encode(), b"dev-evil")
+    taken = Message(before.topic.replace(device, "dev-evil"), body, properties=before.properties)
+    with receiving(broker.url, setting.store):
+        say(broker.url, taken)
+        until(lambda: len(stored(setting.store)) == 1)
+        with pytest.raises(UplinkError, match="1 rows rejected"):
+            drain(setting, broker.url)
+    with Outbox(setting.state) as rows:
+        assert [row.seq for row in rows.records("dead")] == [2]
+    with closing(sqlite3.connect(setting.store)) as db:
+        assert db.execute("SELECT payload FROM quarantine").fetchall() == [(before.payload,)]
+        assert db.execute("SELECT seq FROM findings WHERE device_id = ?", (device,)).fetchall() == [
+            (1,),
+            (3,),
+        ]
 
 
 SPOILT: dict[str, Callable[[bytes], bytes]] = {

@@ -27,6 +27,7 @@ from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from tests.builders import finding
 from tests.faults.power_cut import Db, Disk, PowerCutError
+from tests.sync.first_version import VERSION_1
 
 TRIALS = int(os.environ.get("EDGE_RUNTIME_POWER_CUTS", "20"))
 QUOTA = database.MIN_QUOTA_BYTES
@@ -170,20 +171,7 @@ def test_the_model_would_notice_a_journal_that_syncs_too_seldom(
     assert sum(bool(wrong) for wrong in careless) > 1
 
 
-VERSION_1 = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS journal (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
-        id TEXT NOT NULL,
-        exam_id TEXT NOT NULL,
-        created_at TEXT NOT NULL,
-        body BLOB NOT NULL
-    )""",
-    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
-    "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
-    "INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1'), ('quota_bytes', '1048576')",
-)
+FACTS = "INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1'), ('quota_bytes', '1048576')"
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -195,7 +183,7 @@ def test_a_power_cut_while_an_older_database_is_brought_up_to_date_costs_no_row(
     live.mkdir()
     after.mkdir()
     db = Db(live / "findings.db", disk, database.pragmas(QUOTA))
-    for statement in VERSION_1:
+    for statement in (*VERSION_1, FACTS):
         db.execute(statement)
     rows = [(seq, "finding", f"id-{seq}", "exam", "2026-01-01T00:00:00.000Z", b"{}") for seq in range(1, 61)]
     db.execute("BEGIN")

@@ -13,14 +13,16 @@ import pytest
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
+from edge_runtime.cloud.store import Missing
 from edge_runtime.commands import outbox, receive
-from edge_runtime.errors import UplinkError
+from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.link.link import Broker, Message
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import report
+from tests.faults.ends import say
 from tests.faults.processes import kill, start_uplink, stored
 
 
@@ -72,6 +74,38 @@ class _Outage(SqliteStore):
             self.left -= 1
             raise UplinkError("store cloud.db: the server is restarting")
         return super().put(rows, poison)
+
+
+class _Gone(SqliteStore):
+    """A database that is never seen again after the first commit."""
+
+    gone = False
+
+    def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
+        self.gone = True
+        raise UplinkError("store cloud.db: gone")
+
+    def missing(self) -> Missing:
+        if self.gone:
+            raise UplinkError("store cloud.db: gone")
+        return super().missing()
+
+
+@pytest.mark.broker
+def test_a_consumer_whose_database_stays_away_does_not_end_well(tmp_path: Path, broker: Mosquitto) -> None:
+    def feed(line: str) -> None:
+        if "listening" in line:
+            say(broker.url, Message("er/v1/a/b/c/evt/finding", b"{}"))
+
+    with closing(_Gone(tmp_path / "cloud.db")) as store:
+        settings = ConsumerSettings(Broker.parse(broker.url), "consumer")
+        with pytest.raises(UplinkError, match="gone"):
+            Consumer(settings, store, threading.Event(), on_notice=feed).run(idle_exit_s=1.0)
+
+
+def test_fewer_than_no_findings_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--limit"):
+        receive.run("mqtt://127.0.0.1:1", f"sqlite:///{tmp_path}/cloud.db", limit=-1)
 
 
 @pytest.mark.broker

@@ -86,6 +86,18 @@ def test_rows_that_come_back_with_lower_numbers_are_found_on_the_same_connection
     assert row is not None and row.seq == 2
 
 
+def test_a_row_that_comes_back_is_taken_within_two_seconds_however_long_others_flew() -> None:
+    rows = Rows(finding=[9])
+    backlog = Backlog(rows.read)
+    for tick in range(600):  # a minute in flight, without a receipt
+        backlog.look(tick * S // 10, lambda row: False)
+    rows.of[Lane.FINDING] = [2]
+    for tick in range(600, 620):
+        backlog.look(tick * S // 10, everything)
+    row = backlog.take(tuple(Lane), everything)
+    assert row is not None and row.seq == 2
+
+
 def test_rows_that_nobody_wants_now_cost_ever_fewer_reads_and_are_found_at_a_rewind() -> None:
     rows = Rows(finding=list(range(1, 50 * PAGE + 1)))
     backlog = Backlog(rows.read)

@@ -19,11 +19,11 @@ import pytest
 
 from edge_runtime.codes import Priority
 from edge_runtime.commands import doctor, outbox, uplink
-from edge_runtime.errors import UplinkError
+from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates
-from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings, Tls
-from edge_runtime.sync.link.link_file import LinkRecord, read_link
+from edge_runtime.sync.link.link import Broker, Message, Received, Tls
+from edge_runtime.sync.link.link_file import LinkFile, LinkRecord, read_link
 from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.link.publishing import packet_bytes, publish_packet
 from edge_runtime.sync.link.tls import ends_at
@@ -35,6 +35,7 @@ from edge_runtime.sync.wire import DeviceState, decode_state, outgoing
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto, make_certificates
 from tests.builders import event, finding, report
+from tests.faults.ends import listening
 from tests.sync.peer import Peer
 from tests.sync.test_uplink import findings, running, state, until
 
@@ -54,31 +55,6 @@ def said_state(state: Path) -> LinkState | None:
     return None if record is None else record.state
 
 
-@contextmanager
-def hearing(broker: Mosquitto, topic: str) -> Iterator[list[Received]]:
-    """What arrives at `topic` within `with`."""
-    heard: list[Received] = []
-    stop = threading.Event()
-    link = Link.open(Settings(Broker.parse(broker.url), "listener", subscribe=topic), stop)
-    assert link is not None
-
-    def listen() -> None:
-        while not stop.is_set():
-            for came in link.poll(0.05):
-                assert isinstance(came, Received)
-                heard.append(came)
-                link.ack(came)
-        link.close()
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    try:
-        yield heard
-    finally:
-        stop.set()
-        thread.join()
-
-
 def states(heard: list[Received]) -> list[DeviceState]:
     return [decode_state(came.payload) for came in heard if came.topic.endswith("/state")]
 
@@ -90,7 +66,7 @@ def states(heard: list[Received]) -> list[DeviceState]:
 def test_the_retained_state_says_how_the_link_is_and_a_new_session_each_time(
     state: Path, broker: Mosquitto
 ) -> None:
-    with hearing(broker, "er/v1/+/+/+/state") as heard:
+    with listening(broker.url, "er/v1/+/+/+/state") as heard:
         for link in ("normal", "slow"):
             with running(state, broker.url, link=link):
                 until(lambda: states(heard)[-1:] and states(heard)[-1].state == "online")
@@ -102,6 +78,28 @@ def test_the_retained_state_says_how_the_link_is_and_a_new_session_each_time(
     assert online[0].clock is not None
     stopped = states(heard)[-1]
     assert (stopped.why, stopped.session, stopped.link) == ("stopped", None, None)
+
+
+@pytest.mark.parametrize("url", ["mqtt://u:12#secret@h", "mqtt://u:12?secret@h", "mqtt://u:12/secret@h"])
+def test_a_password_that_ends_the_host_is_a_usage_error_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Broker.parse(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_a_url_cannot_hold_is_written_by_its_number() -> None:
+    parsed = Broker.parse("mqtt://us%40er:p%23%2Fss@h")
+    assert (parsed.username, parsed.password, parsed.host) == ("us@er", "p#/ss", "h")
+
+
+def test_a_state_directory_that_may_not_be_looked_into_is_nothing_to_the_link_file(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def barred(path: Path) -> bool:  # Python's own since 3.12 tells of a missing right, not of False
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", barred)
+    LinkFile(state, "mqtt://h:1").show(LinkState.OFFLINE, "stopped", ())
 
 
 def test_the_link_file_follows_the_link_and_is_written_when_something_changes(state: Path) -> None:
@@ -124,7 +122,7 @@ def test_outbox_stats_and_doctor_read_it_and_know_when_no_uplink_is_left(state: 
     assert outbox.stats(state).link is None
     with Peer() as peer, running(state, peer.url):
         until(lambda: "link: online" in told())
-        (check,) = doctor._link(state)
+        check, *_ = doctor._link(state)
         assert check.found.startswith("online since")
     text = (state / "link.json").read_text()
     assert "link: offline" in told()
@@ -260,7 +258,9 @@ def test_a_certificate_that_is_refused_is_a_state_of_its_own_and_mended_without_
         until(lambda: said_state(state) is LinkState.REFUSED_CERTIFICATE)
         assert "ertificate" in link_of(state).why
         time.sleep(0.4)
-        assert len(said) == 1
+        # once; a reset may overtake TLS 1.3's alert, which comes after the handshake: then the line is tried again first
+        assert sum("ertificate" in line for line in said) == 1
+        assert len(said) <= 2
         if wrong == "another authority":
             shutil.copy(certificates / "ca.pem", tmp_path / "ca.pem")
             until(lambda: said_state(state) is LinkState.ONLINE)

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
+from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.masks import add_finding
@@ -24,6 +25,9 @@ from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
 from edge_runtime.types import encode
 from tests.builders import finding, report
+from tests.sync.first_version import VERSION_1
+
+MADE = "2026-01-01T00:00:00.000Z"
 
 
 @pytest.fixture
@@ -114,19 +118,24 @@ def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(s
         assert [row.seq for row in outbox.records("dead")] == [9]
 
 
-def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "findings.db", isolation_level=None) as db:
+def make_version_1(folder: Path) -> None:
+    with sqlite3.connect(folder / "findings.db", isolation_level=None) as db:
         for statement in VERSION_1:
             db.execute(statement)
         db.execute("INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1')")
         db.executemany(
-            "INSERT INTO journal VALUES (?, 'finding', ?, 'x', 't', 'b')", [(1, "a"), (2, "b"), (9, "c")]
+            "INSERT INTO journal VALUES (?, 'finding', ?, 'x', ?, 'b')",
+            [(1, "a", MADE), (2, "b", MADE), (9, "c", MADE)],
         )
         db.execute("DELETE FROM journal WHERE seq = 9")
         db.execute("INSERT INTO outbox VALUES (2)")
         db.execute("INSERT INTO dead VALUES (1, 'schema')")
     db.close()
-    (tmp_path / "device_id").write_text("dev-1\n")
+    (folder / "device_id").write_text("dev-1\n")
+
+
+def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> None:
+    make_version_1(tmp_path)
     with Outbox(tmp_path) as outbox:
         assert [(row.seq, row.lane) for row in outbox.pending(Lane.FINDING, 0, 9)] == [(2, Lane.FINDING)]
         assert [row.seq for row in outbox.records("dead")] == [1]
@@ -138,6 +147,21 @@ def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> 
         assert [(row.seq, row.kind) for row in outbox.records()][-2:] == [(10, "finding"), (11, "mask")]
 
 
+def test_a_database_of_the_first_version_can_be_looked_at_before_anything_else(tmp_path: Path) -> None:
+    make_version_1(tmp_path)
+    assert commands.stats(tmp_path).pending == 1
+
+
+def test_the_quota_counts_for_the_process_that_brought_a_database_up_to_date(tmp_path: Path) -> None:
+    make_version_1(tmp_path)
+    with (
+        Journal.open(tmp_path, quota_bytes=MIN_QUOTA_BYTES, reserve_bytes=0) as journal,
+        pytest.raises(JournalError, match="quota"),
+    ):
+        report(journal, 1000)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * MIN_QUOTA_BYTES
+
+
 def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp_path: Path) -> None:
     with Journal.open(tmp_path, reserve_bytes=0) as journal, journal.batch() as batch:
         made = []
@@ -147,21 +171,6 @@ def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp
     assert list(commands.lines(tmp_path)) == [encode(record) + b"\n" for record in made]
     with Outbox(tmp_path) as outbox:
         assert outbox.stats().records == {"finding": 3, "mask": 3}
-
-
-VERSION_1 = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE journal (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('finding', 'event')),
-        id TEXT NOT NULL,
-        exam_id TEXT NOT NULL,
-        created_at TEXT NOT NULL,
-        body BLOB NOT NULL
-    )""",
-    "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
-    "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
-)
 
 
 class OutboxLife(RuleBasedStateMachine):

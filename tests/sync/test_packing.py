@@ -20,7 +20,7 @@ from edge_runtime.types import encode
 from tests.builders import finding
 
 STAMP = Stamp("dev-1a2b3c4d", "0123456789ab", "89ab01234567", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
-DIGESTS = {"zd1": "6895a720050c2bc65f7b6bea6df6b68569b21807321d373527d207161865e7f0"}
+DIGESTS = {"zd1": "d52c0bcc5f6be2d5da9de692ec92cce39ff1b3f8495a766b08d6c0c6ffa1ebb4"}
 
 
 @given(payload=st.binary(max_size=3000))

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.commands import outbox, receive, uplink
+from edge_runtime.commands import mark, outbox, receive, uplink
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
+from edge_runtime.sync.link.link_file import read_link
+from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.flight import Pace
+from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import free_port
 from tests.builders import report
@@ -64,27 +67,6 @@ def findings(peer: Peer) -> int:
     return sum("/evt/" in topic for topic, _ in peer.published)
 
 
-def test_never_more_than_the_brokers_receive_maximum_is_without_a_puback(state: Path) -> None:
-    with Peer(receive_max=3) as peer, running(state, peer.url):
-        until(lambda: findings(peer) >= 10)
-    assert peer.most_unanswered <= 3
-
-
-def test_a_puback_alone_delivers_nothing(state: Path) -> None:
-    with Peer() as peer, running(state, peer.url):
-        until(lambda: findings(peer) >= 10)
-    assert outbox.stats(state).pending == 10
-
-
-def test_a_row_larger_than_the_broker_takes_is_held_back_and_the_connection_lives(state: Path) -> None:
-    with Peer(max_packet=600) as peer, running(state, peer.url) as said:
-        until(lambda: any("held back" in line for line in said))
-        time.sleep(0.3)
-        assert peer.connections == 1
-        assert findings(peer) == 0
-    assert (outbox.stats(state).pending, outbox.stats(state).held) == (0, 10)
-
-
 @pytest.mark.parametrize(
     ("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")]
 )
@@ -109,12 +91,6 @@ def test_without_receipts_one_row_probes_instead_of_the_backlog(state: Path) -> 
         time.sleep(1.2)
         assert findings(peer) <= 13 + (time.monotonic() - began) / FAST.probe_max_s
         until(lambda: findings(peer) >= 11)
-
-
-def test_a_peer_that_falls_silent_is_left(state: Path) -> None:
-    with Peer(puback=(None,)) as peer, running(state, peer.url, puback_timeout_s=0.5) as said:
-        until(lambda: peer.connections >= 2)
-        assert any("acknowledged nothing" in line for line in said)
 
 
 def test_a_row_that_ends_every_connection_is_found_and_held_back(state: Path) -> None:
@@ -231,3 +207,30 @@ def test_a_password_is_in_no_message() -> None:
         with pytest.raises(ConfigError) as caught:
             Broker.parse(wrong)
         assert "secret" not in str(caught.value)
+
+
+def test_a_second_uplink_of_a_state_directory_says_so_and_takes_no_connection(state: Path) -> None:
+    with only_uplink(state), Peer() as peer, pytest.raises(UplinkError, match="runs here already"):
+        uplink.run(state, peer.url, once=True)
+    assert peer.connections == 0
+
+
+def test_a_missing_consumer_is_an_alert_until_somebody_answers(state: Path) -> None:
+    with Peer(puback=(0x10,)) as peer, running(state, peer.url):
+        until(lambda: (said := read_link(state)) and "no_consumer" in [one.code for one in said.alerts])
+
+
+@pytest.mark.parametrize("ack", ["receipt", "puback"])
+def test_an_urgent_finding_behind_ten_thousand_is_on_the_wire_within_one_window(
+    tmp_path: Path, ack: Proof
+) -> None:
+    with Journal.open(tmp_path / "s", reserve_bytes=0) as journal:
+        for _ in range(100):
+            report(journal, 100)
+    with Peer() as peer, running(tmp_path / "s", peer.url, ack=ack):
+        until(lambda: len(peer.bodies) >= 100)
+        mark.run(finding="last", state=tmp_path / "s")
+        sent = len(peer.bodies)
+        until(lambda: any(b'"urgent"' in body for body in peer.bodies))
+        at = next(at for at, body in enumerate(peer.bodies) if b'"urgent"' in body)
+    assert at - sent <= Pace().window

@@ -16,7 +16,7 @@ from edge_runtime.records import Audit
 from edge_runtime.sync.batch import Batch
 from edge_runtime.sync.commands.command import Code, Command, Outcome
 from edge_runtime.sync.journal import Journal
-from edge_runtime.types import SCHEMA_VERSION, encode
+from edge_runtime.types import encode
 
 REST_NS = 10 * 10**9
 
@@ -65,16 +65,10 @@ class Audits:
 
 def add_audit(batch: Batch, word: Word, name: str | None, times: int = 1) -> Audit:
     """Adds the record of a command that is called `name`, or of `times` refused ones."""
-    stamp = batch.stamp()
     audit = Audit(
-        schema_version=SCHEMA_VERSION,
+        **batch.stamp().head(),
         record_id=clock.uuid7(),
-        device_id=stamp.device_id,
-        seq=stamp.seq,
-        epoch=stamp.epoch,
         exam_id=None,
-        created_at=stamp.created_at,
-        clock=stamp.clock,
         command=name,
         outcome=word.outcome,
         code=word.code,

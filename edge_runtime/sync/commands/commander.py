@@ -27,8 +27,8 @@ from edge_runtime.sync.commands.command import (
     Refused,
     encode_answer,
 )
-from edge_runtime.sync.commands.commanded import Deed, Failed, Records, Ways, do
-from edge_runtime.sync.commands.flood import Bucket, Budget
+from edge_runtime.sync.commands.handlers import Deed, Failed, Records, Ways, do
+from edge_runtime.sync.commands.rate_limit import Bucket, Budget
 from edge_runtime.sync.commands.signing import TrustedKeys
 from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.topics import DeviceTopics

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from edge_runtime.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is: `mqtt[s]://[user:password@]host[:port]`."""
+    """Where the broker is: `mqtt[s]://[user:password@]host[:port]`; what a URL cannot hold is written as %XX."""
 
     host: str
     port: int
@@ -27,12 +27,18 @@ class Broker:
             host = (parts.hostname or "").encode("idna")  # what the look-up will do with it
         except ValueError as exc:  # whose text may hold the password
             raise ConfigError(f"broker: not a URL with a host name and a port; {wanted}") from exc
-        if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0 or parts.path not in ("", "/"):
+        if (
+            parts.scheme not in ("mqtt", "mqtts")
+            or not host
+            or port == 0
+            or parts.path not in ("", "/")
+            or parts.query
+            or parts.fragment
+        ):
             raise ConfigError(f"broker {parts.scheme}://{parts.hostname or ''}: {wanted}")
         secure = parts.scheme == "mqtts"
-        return cls(
-            parts.hostname or "", port or (8883 if secure else 1883), secure, parts.username, parts.password
-        )
+        user, password = (None if it is None else unquote(it) for it in (parts.username, parts.password))
+        return cls(parts.hostname or "", port or (8883 if secure else 1883), secure, user, password)
 
     def __str__(self) -> str:  # without the password
         return f"{'mqtts' if self.secure else 'mqtt'}://{self.host}:{self.port}"

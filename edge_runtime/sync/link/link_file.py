@@ -56,7 +56,7 @@ class LinkFile:
         last = self._written
         if last is not None and (last.state, last.why, last.alerts) == (state, why, alerts):
             return
-        same = last is not None and last.state is state
+        same = last is not None and (last.state is state or _both_away(last.state, state))
         record = LinkRecord(
             state=state,
             why=why,
@@ -66,12 +66,19 @@ class LinkFile:
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )
-        if self._state_dir.is_dir():
-            try:
-                write_whole(self._state_dir / NAME, json_bytes(record))
-            except OSError:
+        try:
+            if not self._state_dir.is_dir():
                 return
-            self._written = record
+            write_whole(self._state_dir / NAME, json_bytes(record))
+        except OSError:
+            return
+        self._written = record
+
+
+def _both_away(before: LinkState, now: LinkState) -> bool:
+    """A try in between does not make the time without a link begin again."""
+    away = (LinkState.OFFLINE, LinkState.CONNECTING)
+    return before in away and now in away
 
 
 def read_link(state_dir: Path) -> LinkRecord | None:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from edge_runtime import __version__, clock
-from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.link.speed import LinkChoice
@@ -72,7 +72,7 @@ class StateMessages:
 
 @dataclass(frozen=True, slots=True)
 class UplinkWays:
-    """The uplink as commands see it (`commanded.Ways`)."""
+    """The uplink as commands see it (`handlers.Ways`)."""
 
     said: Said
     ledger: Ledger

@@ -16,7 +16,7 @@ import msgspec
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import RecordKind
-from edge_runtime.sync.commands.said import Discretion
+from edge_runtime.sync.commands.recent_log import Discretion
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.link.link_state import LinkMachine, Patience
 from edge_runtime.sync.link.publishing import Message, publish_packet
@@ -113,7 +113,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         pending = outbox.pending_count()
         messages: list[Explained] = []
         unsendable: list[Unsendable] = []
-        for row in islice(_waiting(outbox), limit):
+        for row in islice(_waiting(outbox), min(limit, pending)):
             try:
                 messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
             except UplinkError as exc:

@@ -77,6 +77,12 @@ class Ledger:
         for first, last in ranges:
             self.sent[epoch].difference_update(range(first, last + 1))
 
+    def unheard(self) -> None:
+        """The broker has nobody who takes what was sent."""
+        told = "the broker has no consumer for findings (`edge-runtime receive`); they wait here"
+        self.notice(told)
+        self.alerts.sound("no_consumer", told)
+
     def lost_over(self, seq: int | None, alone: bool, error: LinkError) -> bool:
         """A connection ended; `seq` was its oldest row without a PUBACK, None where it shows nothing.
 

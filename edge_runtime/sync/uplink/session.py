@@ -254,9 +254,7 @@ class Session:
         if verdict is Verdict.TAKEN:
             self._taken(row, now_ns)
         elif verdict is Verdict.UNHEARD:
-            self._ledger.notice(
-                "the broker has no consumer for findings (`edge-runtime receive`); they wait here"
-            )
+            self._ledger.unheard()
             self._flight.came_back(row.seq, now_ns)
         else:
             self._refused(row, verdict, acked.text, now_ns)
@@ -333,6 +331,7 @@ class Session:
             return  # of a database that was set aside, or of another device with this one's name
         if self._flight.stalled:
             self._ledger.notice("receipts arrive again")
+        self._ledger.alerts.mended("no_consumer")
         ranges = self._ledger.owed(receipt.epoch, receipt.ranges)
         self._flight.settled(ranges, clock.monotonic_ns())
         if receipt.code != "encoding":

@@ -18,9 +18,9 @@ from edge_runtime import clock
 from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
 from edge_runtime.sync.commands.audits import Audits
-from edge_runtime.sync.commands.commanded import PROFILE_KEY
 from edge_runtime.sync.commands.commander import Commander
-from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.handlers import PROFILE_KEY
+from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -31,7 +30,8 @@ from edge_runtime.sync.commands.command import (
 )
 from edge_runtime.sync.commands.signing import NO_KEYS
 from edge_runtime.sync.topics import DeviceTopics
-from tests.sync.commands import BEGAN, TOPICS, a_command, arrived, moment, signed, signer, trusted
+from tests.real import ROOT
+from tests.sync.commands.signed import BEGAN, TOPICS, a_command, arrived, moment, signed, signer, trusted
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_any_signed_bytes_are_judged_and_never_break_the_judge(payload: bytes) -
 
 
 def test_the_example_in_the_docs_is_a_command_and_its_answer() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text().partition("## Commands")[2]
+    text = (ROOT / "docs" / "wire.md").read_text().partition("## Commands")[2]
     command, answer = re.findall(r'\{"v": 1,.*?\}\n', text, flags=re.DOTALL)
     read = decode_command(command.encode())
     assert isinstance(arguments_of(read), Resend)
@@ -269,7 +269,7 @@ def test_the_example_in_the_docs_is_a_command_and_its_answer() -> None:
 
 
 def test_every_code_and_command_is_in_the_docs() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    text = (ROOT / "docs" / "wire.md").read_text()
     assert [
         word for word in (*get_args(Code), *COMMAND_NAMES) if f"`{word}`" not in text and word != "ok"
     ] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_runtime.sync.commands.flood import Bucket, Budget
+from edge_runtime.sync.commands.rate_limit import Bucket, Budget
 
 S = 10**9
 

@@ -17,9 +17,9 @@ from edge_runtime.records import Audit
 from edge_runtime.sync.commands.audits import Audits
 from edge_runtime.sync.commands.authority import Arrived
 from edge_runtime.sync.commands.command import MOST_CORRELATION_BYTES, Answer, decode_answer
-from edge_runtime.sync.commands.commanded import PROFILE_KEY
 from edge_runtime.sync.commands.commander import Commander
-from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.handlers import PROFILE_KEY
+from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.database import open_db, read_meta
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.publishing import Message
@@ -29,7 +29,7 @@ from edge_runtime.sync.state import DirectoryLock
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import Alert, DeviceState
 from tests.builders import report
-from tests.sync.commands import a_command, arrived, signer, trusted
+from tests.sync.commands.signed import a_command, arrived, signer, trusted
 
 FAR = datetime(2999, 1, 1, tzinfo=timezone.utc)
 ALERT = Alert(id="a1b2c3d4", code="dead_letters", text="2 rows", since="2026-01-01T00:00:00.000Z")

@@ -1,4 +1,4 @@
-"""`edge-runtime run`: opens what the flags name, runs the stream, reports what happened."""
+"""Opens what the flags name and runs the stream; what a person should know meanwhile is said at once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
-from edge_runtime.build.readings import shown_unit
 from edge_runtime.codes import SpacingSource
-from edge_runtime.commands.shortfall import Short, Shortfalls
+from edge_runtime.commands.run.report import RunReport, headline, report_of
+from edge_runtime.commands.shortfall import Shortfalls
 from edge_runtime.commands.state import default_state, open_journal
 from edge_runtime.commands.stopping import stop_on_signals
-from edge_runtime.commands.words import acquisition_in_words, in_words, listed
 from edge_runtime.config import Config, read_config
 from edge_runtime.errors import ConfigError, EdgeError, SelftestError
 from edge_runtime.frames.exam import ExamTracker
@@ -33,11 +30,10 @@ from edge_runtime.stream import Stream
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.topics import check_level
 from edge_runtime.telemetry import Counters
-from edge_runtime.types import ExamValue, Spacing
+from edge_runtime.types import Spacing
 
 PROGRESS_EVERY_NS = 200_000_000
 TOLD_IN_FULL = 20  # bad frames; the rest are counted
-REASONS_TOLD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,46 +60,6 @@ class RunOptions:
     threads: int = 1
     profile: Path | None = None
     selftest: bool = False
-
-
-class Percentiles(msgspec.Struct, frozen=True):
-    p50: float  # null when nothing was processed
-    p99: float
-
-
-class Acquired(msgspec.Struct, frozen=True):
-    """X-rays whose acquisition was checked."""
-
-    checked: int
-    ok: int  # both lungs, whole, upright, black and white as they should be
-    last: str  # in words
-
-
-class RunReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `run --json` prints."""
-
-    offered: int
-    processed: int
-    dropped: int
-    findings: int
-    withheld: int
-    fps: float
-    age_ms: Percentiles
-    stages_ms: dict[str, float]  # medians
-    first_finding_s: float | None  # from the start of the command
-    exam_ids: list[str]
-    out: str | None
-    model: str
-    precision: str
-    backend: str
-    measured: tuple[ExamValue, ...]  # over all findings of the run
-    reasons: dict[str, int]  # findings that carry the code, the commonest first
-    stopped: bool  # by a signal
-    problems: list[str]  # bad frames, a source that was lost, a full journal, a database set aside: exit 1
-    short: dict[
-        str, Short
-    ] = {}  # by code: what came where a limit is a number, of the frames that were processed
-    acquisition: Acquired | None = None  # of chest X-rays; null where none was checked
 
 
 @dataclass(slots=True)
@@ -187,7 +143,7 @@ def run(
             if options.out != "-":
                 raise
         notices.tell()
-        return _report(options, reporter, shortfalls, stop.is_set(), problems.told())
+        return report_of(options.out, reporter, shortfalls, stop.is_set(), problems.told())
 
 
 def _require_selftest(options: RunOptions, state: Path, say: Callable[[str], None]) -> None:
@@ -337,84 +293,3 @@ def _listener(
             )
 
     return on_result
-
-
-def headline(result: Result) -> str:
-    """A result in a few words: its first measurement, or why there is none."""
-    for measurement in result.measurements:
-        if measurement.value is not None:
-            return f"{_plain(measurement.name.value)} {measurement.value:.1f} {shown_unit(measurement.name.value)} ({measurement.status.value})"
-    return f"withheld: {', '.join(in_words(reason) for reason in result.reasons[:2])}"
-
-
-def _report(
-    options: RunOptions, reporter: Reporter, shortfalls: Shortfalls, stopped: bool, problems: list[str]
-) -> RunReport:
-    counters, model = reporter.counters, reporter.maker.model
-    first_ns = counters.first_finding_ns
-    return RunReport(
-        offered=counters.offered,
-        processed=counters.processed,
-        dropped=counters.dropped,
-        findings=counters.findings,
-        withheld=counters.withheld,
-        fps=round(counters.fps(), 2),
-        age_ms=Percentiles(counters.age_ms.percentile(50), counters.age_ms.percentile(99)),
-        stages_ms={name: series.percentile(50) for name, series in counters.stages_ms.items()},
-        first_finding_s=None if first_ns is None else clock.since_process_start_s(first_ns),
-        exam_ids=reporter.exam_ids,
-        out=options.out,
-        model=f"{model.name} {model.version} {model.sha256[:12]}",
-        precision=model.precision,
-        backend=model.backend,
-        measured=reporter.told.values(),
-        reasons={reason.value: count for reason, count in reporter.reasons.most_common()},
-        short={reason.value: short for reason, short in shortfalls.found.items()},
-        stopped=stopped,
-        problems=problems,
-        acquisition=_acquired(reporter),
-    )
-
-
-def _acquired(reporter: Reporter) -> Acquired | None:
-    counts, last = reporter.acquired, reporter.last_acquired
-    return None if last is None else Acquired(counts.total(), counts[True], acquisition_in_words(last))
-
-
-def lines(report: RunReport) -> list[str]:
-    """The report for a person."""
-    if report.out == "-":
-        return []
-    age = report.age_ms
-    ages = "" if report.processed == 0 else f", age p50 {age.p50:.1f} ms, p99 {age.p99:.1f} ms"
-    exams = report.exam_ids[0] if len(report.exam_ids) == 1 else f"{len(report.exam_ids)} exams"
-    out = [
-        f"{report.model}, {report.precision} on {report.backend}{'; stopped by a signal' if report.stopped else ''}",
-        f"frames    {report.offered} offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s{ages}",
-        f"findings  {report.findings} reported, {report.withheld} of them withheld; {exams}",
-    ]
-    for value in report.measured:
-        low, high = value.range
-        unit = shown_unit(value.name.value)
-        told = f"{value.median:.1f} {unit}".rstrip()
-        if value.captures > 1:
-            told = f"median {told} of {value.captures} findings, from {low:.1f} to {high:.1f}"
-        out.append(f"measured  {_plain(value.name.value)} {told}")
-    taken = report.acquisition
-    if taken is not None:
-        many = f"{taken.ok} of {taken.checked} show both lungs, whole, upright and not inverted; the last: "
-        out.append(f"acquired  {many if taken.checked > 1 else ''}{taken.last}")
-    if report.reasons:
-        out.append(
-            f"reasons   {listed(report.reasons, REASONS_TOLD, {code: short.in_words() for code, short in report.short.items()})}"
-        )
-    if report.out:
-        out.append(f"written   {report.out}")
-    return [
-        *out,
-        "Size only, not checked for abnormality. Research use only. Not a medical device.",
-    ]
-
-
-def _plain(name: str) -> str:
-    return name.removesuffix("_px").replace("_", " ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_runtime.sync.commands.command import MOST_LOG_LINES
-from edge_runtime.sync.commands.said import Discretion, Said
+from edge_runtime.sync.commands.recent_log import Discretion, Said
 
 
 def test_only_the_last_lines_are_kept_and_given() -> None:
