@@ -9,10 +9,11 @@ nothing about MQTT.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,15 @@ _AGAIN = (
     f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
     " AND seq NOT IN (SELECT seq FROM dead)"
 )
+
+
+@cache
+def _pages_of(lanes: int) -> str:
+    page = (
+        f"SELECT {database.RECORD}, lane FROM outbox JOIN journal USING (seq) LEFT JOIN low USING (seq)"
+        " WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?"
+    )
+    return " UNION ALL ".join([f"SELECT * FROM ({page})"] * lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +161,12 @@ class Outbox:
 
     def pending(self, lane: Lane, after_seq: int, limit: int) -> list[OutboxRow]:
         """At most `limit` undelivered rows of a lane above `after_seq`, oldest first."""
-        sql = (
-            f"SELECT {database.RECORD}, lane FROM outbox JOIN journal USING (seq) LEFT JOIN low USING (seq)"
-            " WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?"
-        )
-        return [OutboxRow(*row) for row in self._read(sql, lane, after_seq, limit)]
+        return self.pages({lane: after_seq}, limit)
+
+    def pages(self, after: Mapping[Lane, int], limit: int) -> list[OutboxRow]:
+        """The same of several lanes, each above its number, in one statement."""
+        wanted = (value for lane, seq in after.items() for value in (lane, seq, limit))
+        return [OutboxRow(*row) for row in self._read(_pages_of(len(after)), *wanted)]
 
     def pending_count(self) -> int:
         """How many rows are not delivered."""

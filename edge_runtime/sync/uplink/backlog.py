@@ -8,7 +8,7 @@ back into an outbox with numbers that lie behind (a requeue, a gap that is sent 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import OutboxRow
@@ -23,7 +23,9 @@ _PAGES_A_LOOK = 10  # of rows that nobody wants now
 _REST_NS = 100_000_000  # a lane that held less than a page is not read again sooner
 _AGAIN_NS = 1_000_000_000  # nor from its beginning
 
-Read = Callable[[Lane, int, int], list[OutboxRow]]  # lane, above which number, at most how many
+Read = Callable[
+    [Mapping[Lane, int], int], list[OutboxRow]
+]  # above which number of each lane, at most how many
 
 
 class Turns:
@@ -56,20 +58,30 @@ class Backlog:
 
     def look(self, now_ns: int, wanted: Callable[[OutboxRow], bool]) -> None:
         """Reads what may have come. A row that is not `wanted` is passed over until its lane is read again."""
-        for lane, ready in self._ready.items():
-            for _ in range(_PAGES_A_LOOK):
-                if ready or now_ns < self._rest_until_ns[lane]:
-                    break
+        for _ in range(_PAGES_A_LOOK):
+            due = [lane for lane in LANES if not self._ready[lane] and now_ns >= self._rest_until_ns[lane]]
+            if not due:
+                return
+            for lane in due:
                 if not self._above[lane] or now_ns >= self._again_ns[lane]:
                     self._begin_again(lane, now_ns)
-                rows = self._read(lane, self._above[lane], PAGE)
-                if rows:  # an empty read costs nothing, and is made twenty times a second
-                    self._pages[lane] += 1
-                    self._above[lane] = rows[-1].seq
-                self._at_end[lane] = len(rows) < PAGE
-                if self._at_end[lane]:
-                    self._rest_until_ns[lane] = now_ns + _REST_NS
-                ready.extend(row for row in rows if wanted(row))
+            self._take_in(due, self._read({lane: self._above[lane] for lane in due}, PAGE), now_ns, wanted)
+
+    def _take_in(
+        self, due: list[Lane], rows: list[OutboxRow], now_ns: int, wanted: Callable[[OutboxRow], bool]
+    ) -> None:
+        counted = dict.fromkeys(due, 0)
+        for row in rows:
+            lane = LANES[row.lane]
+            counted[lane] += 1
+            self._above[lane] = row.seq
+            if wanted(row):
+                self._ready[lane].append(row)
+        for lane, count in counted.items():
+            self._pages[lane] += count > 0  # an empty one costs nothing, and is read ten times a second
+            self._at_end[lane] = count < PAGE
+            if self._at_end[lane]:
+                self._rest_until_ns[lane] = now_ns + _REST_NS
 
     def _begin_again(self, lane: Lane, now_ns: int) -> None:
         """The more had to be read last time, the later the next."""

@@ -27,7 +27,9 @@ from edge_runtime.sync.uplink.settling import Settling, hold
 from edge_runtime.sync.wire import decode_receipt, decode_state, one_line
 
 POLL_S = 0.1
-QUIET_S = 0.1
+QUIET_S = 0.03
+CALM_S = 0.2
+CALM_ROWS = 20  # sent since the last pause: fewer is a calm time
 LOOK_NS = 250_000_000  # between two looks at everything but the rows
 AROUND_NS = 1_000_000_000  # at certificates, clock and other alerts
 AGAIN_NS = 50_000_000  # and at the rows that fly
@@ -60,9 +62,10 @@ class Session:
         self._alone = ledger.one_by_one
         pace = Pace(window=1) if self._alone else pace
         self._flight = Flight(pace, clock.monotonic_ns(), ledger.speed.profile)
-        self._backlog = Backlog(outbox.pending)
+        self._backlog = Backlog(outbox.pages)
         self._settling = Settling(outbox)
         self._proven = False  # the broker has taken at least one row
+        self._rested_at = ledger.report.sent
         self._said: object = None  # what the last state message was about
         self._state_due_ns = self._look_due_ns = self._around_due_ns = self._again_due_ns = 0
 
@@ -93,10 +96,8 @@ class Session:
                 self._tell_state(state_every_s)
                 self._answer()
                 self._fill()
-                if (
-                    self._backlog.dry
-                ):  # nothing presses: answers are taken in together, not one at each awakening
-                    clock.sleep_s(QUIET_S)
+                if self._backlog.dry:
+                    self._rest(calm=not until_empty)
                 self._take_in(self._link.poll(POLL_S))
                 self._note()
                 if until_empty and self._nothing_left():
@@ -108,6 +109,13 @@ class Session:
         finally:
             self._note(now=True)
             self._ledger.report.remaining = self._outbox.pending_count()
+
+    def _rest(self, *, calm: bool) -> None:
+        """Nothing presses: what comes in is taken together, not one at each awakening, and so is what goes out."""
+        sent = self._ledger.report.sent
+        calm = calm and sent - self._rested_at < CALM_ROWS
+        self._rested_at = sent
+        clock.sleep_s(CALM_S if calm else QUIET_S)
 
     def _watch(self, puback_timeout_s: float) -> None:
         timeout_s = max(puback_timeout_s, self._ledger.speed.profile.puback_timeout_s)
