@@ -190,7 +190,7 @@ def soak(folder: Path, seconds: float, rate: float, kind: str, seed: int) -> dic
         wire = Wire(folder, rate, kind, (device, cloud), port)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(choose.uniform(0.1, 1.2))
+            time.sleep(choose.uniform(0.1, 1.2))  # between two faults
             wire.fault(choose)
         time.sleep(1.0)  # the producer that was started last is to report something too
         drain_s = wire.drain_s()

@@ -45,9 +45,10 @@ from edge_runtime.sync.uplink.parcels import parcel
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Finding
+from tests.brokers import free_port
 
 RESULTS = Path(__file__).parent / "results" / "sync.json"
-PORT = 18873
+PORT = free_port()  # nobody else's broker is measured
 WINDOW = 20  # mosquitto's receive maximum, where nobody says otherwise
 
 
@@ -88,7 +89,7 @@ def broker(folder: Path) -> Iterator[None]:
     config.write_text(f"listener {PORT} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n")
     program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     with subprocess.Popen([program, "-c", config], stderr=subprocess.DEVNULL) as running:
-        time.sleep(0.5)
+        time.sleep(0.5)  # until it listens: the subscriber below is refused where it does not
         try:
             with deaf_subscriber():
                 yield
@@ -107,7 +108,7 @@ def deaf_subscriber() -> Iterator[None]:
         line.sendall(bytes([0x10, len(hello)]) + hello + bytes([0x82, len(wish)]) + wish)
         thread = threading.Thread(target=lambda: all(iter(lambda: line.recv(2**20), b"")), daemon=True)
         thread.start()
-        time.sleep(0.3)
+        time.sleep(0.3)  # its SUBSCRIBE is to be there before the first record: nobody reads the answer
         yield
         line.shutdown(socket.SHUT_RDWR)
         thread.join()
@@ -242,7 +243,7 @@ def live(state: Path, rows: int, a_batch: int) -> float:
                 time.sleep(0.005)
         began = time.perf_counter()
         while uplink.report.delivered < rows:
-            time.sleep(0.005)
+            time.sleep(0.005)  # looks too seldom to take time from what is measured
         spent = time.perf_counter() - began
         assert producer.wait() == 0
     stop.set()
@@ -266,7 +267,7 @@ def at_rest(folder: Path, seconds: float = 30.0, a_second: float = 25.0) -> dict
         subprocess.Popen([*command, "uplink", "--state", state, "--broker", url]) as uplink,
         subprocess.Popen(producing(state, int((seconds + 6) * a_second), 1, a_second)) as producer,
     ):
-        time.sleep(4)
+        time.sleep(4)  # three Pythons start: that is not rest
         before = cpu_s(uplink.pid), cpu_s(producer.pid)
         time.sleep(seconds)
         after = cpu_s(uplink.pid), cpu_s(producer.pid)
@@ -289,7 +290,7 @@ def slow(folder: Path, rows: int = 200, bytes_s: int = 1200) -> dict[str, Any]:
     command = [sys.executable, "-m", "edge_runtime"]
     store = ["receive", "--broker", f"mqtt://127.0.0.1:{PORT}", "--store", f"sqlite:///{folder}/slow.db"]
     with subprocess.Popen([*command, *store]) as cloud, narrow(bytes_s) as (port, passed):
-        time.sleep(2)
+        time.sleep(2)  # the receiver starts
         settings = UplinkSettings(Broker.parse(f"mqtt://127.0.0.1:{port}"), link="slow")
         began = time.perf_counter()
         report = Uplink(state, settings, threading.Event()).run(once=True, timeout_s=600)

@@ -7,7 +7,6 @@ capture, and an exam that ends without one reports its last frame.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -229,7 +228,8 @@ class Reporter:
                 record = self._record(item, batch.stamp())
                 if isinstance(record, Finding):
                     findings.append(record)
-                    lines.append(encode(record) + b"\n")
+                    if self.out is not None:  # there with its masks' pixels, which the journal holds apart
+                        lines.append(encode(record) + b"\n")
                     add_finding(batch, record)
                 else:
                     batch.add(record, encode(record))
@@ -293,8 +293,8 @@ class Reporter:
             reasons=dict(self.reasons),
             fps=round(counters.fps(), 2),
             age_ms={
-                "p50": _told_ms(counters.age_ms.percentile(50)),
-                "p99": _told_ms(counters.age_ms.percentile(99)),
+                "p50": round(counters.age_ms.percentile(50), 2),
+                "p99": round(counters.age_ms.percentile(99), 2),
             },
             free_mb=free_mb(self.journal.state_dir),
             ended=ended,
@@ -305,7 +305,3 @@ class Reporter:
         return AutoCapture(
             min_score=limits.min_score, hold_s=limits.hold_s, gap_s=limits.gap_s, spread=limits.spread
         )
-
-
-def _told_ms(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 2)

@@ -62,15 +62,16 @@ def doctor(state: Path | None = None) -> DoctorReport:
     """Looks at everything; writes a probe in the state directory, and removes it, and what `auto` means here
     in the cache.
     """
+    here = state or default_state()
     checks: list[Check] = [
         _python(),
         *_packages(),
         _models(),
         *_contracts(),
         *_backend(),
-        _state(state or default_state()),
-        _config(state or default_state()),
-        *_link(state or default_state()),
+        _state(here),
+        _config(here),
+        *_link(here),
         _broker(),
         _clock(),
         *_nvidia(),

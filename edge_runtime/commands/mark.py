@@ -31,11 +31,6 @@ def run(*, finding: str, state: Path) -> MarkReport:
     if not finding.isprintable():
         raise ConfigError(f"finding {finding!r}: that is no finding's id")
     before = _find(finding, state)
-    if before.priority is Priority.URGENT:
-        raise ConfigError(f"finding {before.finding_id}: is marked as urgent already")
-    with Outbox(state) as outbox:
-        if (after := outbox.superseding(before.finding_id)) is not None:
-            raise ConfigError(f"finding {before.finding_id}: is marked as urgent already, by {after}")
     with open_journal(state, read_config(None, state)) as journal, journal.batch() as batch:
         marked = _revision(before, batch.stamp())
         batch.add(marked, encode(marked))
@@ -48,13 +43,20 @@ def run(*, finding: str, state: Path) -> MarkReport:
 
 
 def _find(finding: str, state: Path) -> Finding:
+    """The finding to be marked; ConfigError when there is none, or it is urgent already."""
     with Outbox(state) as outbox:
         row = outbox.last_finding() if finding == "last" else outbox.finding(finding)
-    if row is None:
-        raise ConfigError(
-            f"finding {finding}: not in {state}; `edge-runtime outbox list --which all` shows what is"
-        )
-    return msgspec.json.decode(row.body, type=Finding)
+        if row is None:
+            raise ConfigError(
+                f"finding {finding}: not in {state}; `edge-runtime outbox list --which all` shows what is"
+            )
+        after = outbox.superseding(row.id)
+    found = msgspec.json.decode(row.body, type=Finding)
+    if found.priority is Priority.URGENT:
+        raise ConfigError(f"finding {row.id}: is marked as urgent already")
+    if after is not None:
+        raise ConfigError(f"finding {row.id}: is marked as urgent already, by {after}")
+    return found
 
 
 def _revision(before: Finding, stamp: Stamp) -> Finding:

@@ -15,7 +15,6 @@ NOT_AUTHORISED = 0x87
 BUSY = frozenset({0x88, 0x89, 0x93, 0x97, 0x9F})  # unavailable, busy, too much at once, quota, rate
 WHO = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})  # client id, user or password, not allowed, banned, method
 TAKEN_OVER = 0x8E
-TOPIC_ALIAS_INVALID = 0x94
 TOO_LARGE = 0x95  # mosquitto says it in a PUBACK too, for its message_size_limit
 OVER_ONE_MESSAGE = frozenset({0x81, 0x82, TOO_LARGE, 0x99})  # malformed, protocol, payload format
 OF_A_TOPIC = frozenset({NOT_AUTHORISED, 0x90, 0x9A})  # access list, topic name, retain
