@@ -15,8 +15,8 @@ from edge_runtime.sync.link.speed import LinkChoice
 from edge_runtime.sync.link.tls import Tls
 from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.ledger import UplinkReport
-from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.verdicts import Proof
 
 HERE = Site()
 

@@ -115,6 +115,7 @@ def test_a_puback_is_read_as_paho_reads_it(mid: int, code: int, reason: str | No
         body += properties.pack()
     client._out_messages[mid] = MQTTMessage(mid)
     client._in_packet["command"], client._in_packet["packet"] = 0x40, bytearray(body)
+    client._in_packet["remaining_length"] = len(body)
     client._handle_pubackcomp("PUBACK")
     ((paho_mid, paho_reason),) = said
     assert read_puback(bytearray(body)) == (paho_mid, paho_reason.value)

@@ -19,8 +19,8 @@ from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.link.link_file import read_link
 from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.flight import Pace
-from edge_runtime.sync.uplink.session import Proof
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
+from edge_runtime.sync.uplink.verdicts import Proof
 from tests.brokers import free_port
 from tests.builders import report
 from tests.patience import within

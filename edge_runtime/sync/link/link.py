@@ -100,6 +100,10 @@ class Link:
         self._owed[mid] = _Owed(monotonic_ns(), len(packet), self._owed_bytes)
         return mid
 
+    def flush(self) -> None:
+        """What was published leaves now, not at the next `poll`."""
+        self._line.flush()
+
     def _next_mid(self) -> int:
         """An id that no PUBLISH without a PUBACK has."""
         while True:

@@ -36,7 +36,8 @@ from edge_runtime.sync.uplink.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.ledger import Ledger, UplinkReport
 from edge_runtime.sync.uplink.lookout import Lookout
-from edge_runtime.sync.uplink.session import Proof, Session
+from edge_runtime.sync.uplink.session import Session
+from edge_runtime.sync.uplink.verdicts import Proof
 
 LONGEST_S = 1e9  # thirty years
 MOST_RECEIVED = 128 * 2**10  # a receipt of 1000 ranges has 40 kB, a command 4
