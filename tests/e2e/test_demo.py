@@ -41,6 +41,7 @@ from edge_runtime.commands.demo.harm import GatePart
 from edge_runtime.commands.demo.known import Known
 from edge_runtime.commands.demo.parts import ArteryPart, EchoPart, HeadsPart, LivePart, artery_part
 from edge_runtime.commands.demo.report import DemoReport, Files, lines
+from edge_runtime.commands.demo.teller import Teller
 from edge_runtime.commands.words import in_words, joined
 from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import parse_spec, render
@@ -506,11 +507,17 @@ def test_each_frame_of_an_artery_is_held_against_its_own_truth() -> None:
 
 def test_a_part_whose_model_is_not_installed_is_left_out(tmp_path: Path) -> None:
     told: list[str] = []
-    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, told.append, None)
+    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, Teller(told.append, None))
     with ExitStack() as stack:
         show.before_the_patient_leaves(stack)
         show.artery(stack)
-    assert (show.shown.chests, show.shown.artery, show.problems, show.runs, told) == ([], None, [], [], [])
+    assert (show.shown.chests, show.shown.artery, show.problems, show.runs.started, told) == (
+        [],
+        None,
+        [],
+        [],
+        [],
+    )
 
 
 def test_the_models_are_asked_for_their_anatomy() -> None:
@@ -526,7 +533,9 @@ def test_a_lie_about_a_chest_makes_the_demo_fail_by_the_words_of_the_real_model(
 ) -> None:
     lie = Taken("turned", UPRIGHT.uri, (Reason.ROTATED_90,))
     monkeypatch.setattr(chests, "WAYS", (UPRIGHT, lie))
-    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, stage.installed(), lambda text: None, None)
+    show = story.Show(
+        stage.set_up(tmp_path / "demo"), 4.0, stage.installed(), Teller(lambda text: None, None)
+    )
     with ExitStack() as stack:
         show.before_the_patient_leaves(stack)
     assert all("turned: wanted" in problem for problem in show.problems)
@@ -653,7 +662,7 @@ def test_a_damaged_table_of_heads_is_a_problem_of_one_part(tmp_path: Path, row: 
     (data / "fetal_head" / "images" / "a.png").write_bytes(b"")
     with (data / "fetal_head" / "meta.csv").open("a") as table:
         table.write(f"{row}\n")
-    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, lambda text: None, None)
+    show = story.Show(stage.set_up(tmp_path / "demo"), 4.0, {}, Teller(lambda text: None, None))
     with ExitStack() as stack:
         show.heads(stack, data)
     assert len(show.problems) == 1
