@@ -23,7 +23,7 @@ import os, sys
 from pathlib import Path
 from edge_runtime.commands.demo import plot
 from tests.builders import finding
-from tests.commands.demo.made_up import STAMP, STAMP
+from tests.commands.demo.made_up import STAMP
 out = Path(sys.argv[1])
 before = dict(os.environ)
 assert plot.draw(out / "plot.png", [finding(STAMP)], 250.0, plot.Timeline(), out)
