@@ -14,7 +14,8 @@ from edge_runtime.config import JournalLimits
 from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link_file import LinkFile
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.state import Reserve, free_bytes
+from edge_runtime.sync.reserve import Reserve
+from edge_runtime.sync.state import free_bytes
 from edge_runtime.sync.uplink.ledger import Ledger
 
 _MB = 1 << 20
