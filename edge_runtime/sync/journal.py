@@ -131,6 +131,11 @@ class Journal:
             with self._disk_errors_told():
                 self._commit(batch)
 
+    def tell_losses(self) -> None:
+        """Makes the gap records that are due, for when no batch is to come. JournalError as by `batch`."""
+        with self.batch() as batch:
+            batch.tell(retention.lost(self._db))
+
     @contextmanager
     def _disk_errors_told(self) -> Iterator[None]:
         try:
@@ -176,6 +181,7 @@ class Journal:
         if not batch.rows:
             self._rollback()
             return
+        wanted_bytes = 2 * sum(len(row.body) for row in batch.rows)
         try:
             batch.tell(retention.lost(self._db))
             self._write(batch)
@@ -185,17 +191,18 @@ class Journal:
         except sqlite3.Error as exc:
             self._rollback()
             self._damage = exc if database.is_corrupt(exc) else None
-            again = self._room.make(self._db, exc, 2 * sum(len(row.body) for row in batch.rows))
+            again = self._room.make(self._db, exc, wanted_bytes)
         try:
             with again(self._db):
                 if self._next_seq() != batch.rows[0].seq:
                     raise sqlite3.OperationalError(
                         "another process took this number while room was made; capture again"
                     )
+                batch.tell(retention.lost(self._db))  # with what went just now, to make room for it
                 self._write(batch)
             self._confirm(batch.rows)
         except sqlite3.Error as exc:
-            if self._room.still_full(self._db, exc):
+            if self._room.still_full(self._db, exc, wanted_bytes):
                 raise self._room.quota_error() from exc
             raise database.journal_error(self.state_dir, exc) from exc
 

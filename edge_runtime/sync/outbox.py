@@ -191,6 +191,10 @@ class Outbox:
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
 
+    def untold(self) -> bool:
+        """Whether numbers are gone that no gap record names yet."""
+        return bool(self._read("SELECT 1 FROM lost LIMIT 1"))
+
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
     ) -> tuple[int, int]:

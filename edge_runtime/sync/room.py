@@ -104,7 +104,7 @@ class Room:
         """
         if not database.is_full(exc):
             raise database.journal_error(self._state_dir, exc) from exc
-        wanted = (wanted_bytes + _SLACK_BYTES) // database.PAGE_BYTES
+        wanted = _pages_for(wanted_bytes)
         try:
             if _quota_is_full(db, wanted):
                 if self._evict(db, wanted + self.quota_bytes // 100 // database.PAGE_BYTES):
@@ -134,9 +134,9 @@ class Room:
             " let `edge-runtime uplink` deliver what waits"
         )
 
-    def still_full(self, db: sqlite3.Connection, exc: sqlite3.Error) -> bool:
+    def still_full(self, db: sqlite3.Connection, exc: sqlite3.Error, wanted_bytes: int) -> bool:
         """Whether what was made room for does not fit into the quota all the same."""
-        return database.is_full(exc) and _quota_is_full(db, _SLACK_BYTES // database.PAGE_BYTES)
+        return database.is_full(exc) and _quota_is_full(db, _pages_for(wanted_bytes))
 
     def remove_old(self, db: sqlite3.Connection) -> None:
         """Removes what is past its days, looked at once an hour; not by a clock that nobody has set."""
@@ -178,6 +178,10 @@ class Room:
 def _remove_some(db: sqlite3.Connection) -> int:
     """A few records; the disk's size is a quota like the other."""
     return retention.remove_delivered(db) or retention.remove_unsent(db, "quota")
+
+
+def _pages_for(wanted_bytes: int) -> int:
+    return (wanted_bytes + _SLACK_BYTES) // database.PAGE_BYTES
 
 
 def _quota_is_full(db: sqlite3.Connection, wanted_pages: int) -> bool:
