@@ -298,6 +298,8 @@ class Journal:
     def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
         """With `doubt`, all of it is read, whatever its size."""
         unclean = doubt or self._files.log.exists()  # before opening: that makes one
+        if (told := self._files.make_private()) is not None:
+            self.notices.append(told)
         db = open_db(self.path, quota_bytes=self._room.quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
