@@ -43,7 +43,10 @@ NEVER = (
     "the site key: pseudonyms are HMAC-SHA256 under it, and its id is in the state message",
     "a path of this machine",
 )
-NEW = ("the property sender, with each start of the uplink", "session in the state, with each connection")
+NEW = (
+    "the property sender, with each start of the uplink; with a number behind it once records are sent anew",
+    "session in the state, with each connection",
+)
 TYPED = (
     "an exam's name given with --exam; without it the exam is a pseudonym",
     "the name of a site's profile",
@@ -115,7 +118,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         unsendable: list[Unsendable] = []
         for row in islice(_waiting(outbox), min(limit, pending)):
             try:
-                messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
+                messages.append(_record(row, topics, outbox.epoch, say.ledger.sendings.sender))
             except UplinkError as exc:
                 unsendable.append(Unsendable(seq=row.seq, kind=row.kind, why=str(exc)))
         return Explanation(
