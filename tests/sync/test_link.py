@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -33,7 +34,7 @@ from edge_runtime.sync.packing import pack
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.wire import DeviceState, decode_state, outgoing
 from edge_runtime.types import encode
-from tests.brokers import Mosquitto, make_certificates
+from tests.brokers import Mosquitto, free_port, make_certificates
 from tests.builders import event, finding, report
 from tests.faults.ends import listening
 from tests.sync.peer import Peer
@@ -131,6 +132,22 @@ def test_outbox_stats_and_doctor_read_it_and_know_when_no_uplink_is_left(state: 
     assert doctor._link(state)[0].state == "lacks"
     (state / "link.json").write_text("{")
     assert read_link(state) is None
+
+
+def test_outbox_stats_says_when_an_uplink_without_a_broker_tries_next(state: Path) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    with running(state, url, backoff_s=30.0, backoff_max_s=60.0):
+        until(lambda: outbox.stats(state).next_try_s)
+        stats = outbox.stats(state)
+        assert 1 < (stats.next_try_s or 0) <= 45
+        assert re.search(r"connection refused.*; tries again in \d+ s", "\n".join(outbox.stats_lines(stats)))
+        assert "tries again in" in doctor._link(state)[0].found
+    stats = outbox.stats(state)
+    assert stats.next_try_s is None
+    assert "tries again" not in "\n".join(outbox.stats_lines(stats))
+    with Peer() as peer, running(state, peer.url):
+        until(lambda: said_state(state) is LinkState.ONLINE)
+        assert outbox.stats(state).next_try_s is None
 
 
 def test_a_broker_that_does_not_know_us_is_refused_authorisation_and_not_hammered(state: Path) -> None:

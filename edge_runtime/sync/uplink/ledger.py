@@ -44,6 +44,7 @@ class Ledger:
     alerts: Alerts = field(default_factory=Alerts)
     sendings: Sendings = field(default_factory=Sendings)
     report: UplinkReport = field(default_factory=UplinkReport)
+    next_try_ns: int | None = None  # of a connection; None while there is one, or one is being made
     wills: set[str] = field(default_factory=set)  # the sessions that this process's wills name
     plain: bool = False  # the cloud cannot unpack: send no packed payload again
     held: set[int] = field(

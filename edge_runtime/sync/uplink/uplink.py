@@ -122,6 +122,7 @@ class Uplink:
         finally:
             self._audits.close()
             self._ledger.link.stopped()
+            self._ledger.next_try_ns = None
             self._lookout.show()
         self._progress()
         if once and not self._stop.is_set():
@@ -180,6 +181,7 @@ class Uplink:
         )
         self._begin_commands(topics, outbox, say)
         ledger.link.connecting()
+        ledger.next_try_ns = None
         self._lookout.look(outbox)
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
@@ -284,10 +286,11 @@ class Uplink:
         if trouble in (Trouble.LINE, Trouble.EARLY) and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
-        self._notice(why)
-        self._lookout.look()
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
+        self._ledger.next_try_ns = until_ns
+        self._notice(why)
+        self._lookout.look()
         while (left_ns := until_ns - clock.monotonic_ns()) > 0:
             if self._stop.wait(min(0.5, left_ns / 1e9)):
                 return
