@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.device_state import StateMessages
 from edge_runtime.sync.uplink.ledger import Ledger
 from edge_runtime.sync.uplink.parcels import parcel
+from edge_runtime.sync.wire import Alert, AlertCode
 
 PAGE = 100
 WHY = {
@@ -46,6 +47,11 @@ NEVER = (
 NEW = (
     "the property sender, with each start of the uplink; with a number behind it once records are sent anew",
     "session in the state, with each connection",
+)
+STATE_MORE = (
+    "link is slow on a line that carries little",
+    f"alerts, while there is something to mend: {', '.join(Alert.__struct_fields__)}; the text is one line without paths,"
+    f" the code one of {', '.join(get_args(AlertCode))}",
 )
 TYPED = (
     "an exam's name given with --exam; without it the exam is a pseudonym",
@@ -94,8 +100,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int  # records; the first of them, in the order of sending, are in `messages`
     messages: tuple[Explained, ...]
     unsendable: tuple[Unsendable, ...]
-    state: Explained  # on every connect
+    state: Explained  # on every connect, here of a good line and nothing to mend
     will: Explained  # said by the broker when the device is lost
+    state_more: tuple[str, ...] = STATE_MORE  # what the state says at other times, and not in the one shown
     never: tuple[str, ...] = NEVER
     typed: tuple[str, ...] = TYPED  # leaves as a person wrote it
     new: tuple[str, ...] = NEW  # random, and another when it is sent
