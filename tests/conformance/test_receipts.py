@@ -21,12 +21,13 @@ from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt, encode_receipt
 from edge_runtime.types import encode
 from tests.builders import finding
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard, records
-from tests.conformance.parties import receiver
+from tests.conformance.conftest import Conversation
 from tests.conformance.test_records import read
 from tests.faults.processes import until
 from tests.house.test_asyncapi import payload_of
+from tests.parties.device import receiver
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
 

@@ -18,11 +18,11 @@ from edge_runtime.sync.wire import Alert, AlertCode, DeviceState
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto
 from tests.builders import finding
-from tests.conformance.ear import Ear, records
-from tests.conformance.parties import Device
 from tests.e2e.command import edge_runtime
 from tests.faults.processes import until
-from tests.sync.peer import Peer
+from tests.parties.device import Device
+from tests.parties.ear import Ear, records
+from tests.parties.peer import Peer
 
 PLACE = Site()
 

@@ -37,7 +37,7 @@ from edge_runtime.types import encode
 from tests.brokers import Mosquitto, free_port, make_certificates
 from tests.builders import event, finding, report
 from tests.faults.ends import listening
-from tests.sync.peer import Peer
+from tests.parties.peer import Peer
 from tests.sync.test_uplink import findings, running, state, until
 
 __all__ = ["state"]  # the fixture

@@ -18,7 +18,7 @@ from edge_runtime.sync.uplink import lookout
 from edge_runtime.sync.wire import Alert
 from tests.builders import report
 from tests.faults.conftest import mount
-from tests.sync.peer import Peer
+from tests.parties.peer import Peer
 from tests.sync.test_link import link_of, said_state
 from tests.sync.test_retention import with_masks
 from tests.sync.test_uplink import findings, running, until

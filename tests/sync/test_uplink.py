@@ -25,8 +25,8 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.uplink.verdicts import Proof
 from tests.brokers import free_port
 from tests.builders import report
+from tests.parties.peer import Peer
 from tests.patience import within
-from tests.sync.peer import Peer
 from tests.sync.test_retention import with_masks
 
 FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
