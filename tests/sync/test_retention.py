@@ -14,25 +14,10 @@ from edge_runtime.records import Gap
 from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
-from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.retention import Days
 from edge_runtime.sync.wire import SeqRange
-from tests.builders import finding, report, telemetry
-
-PIXELS = "Pn2K5" * 400  # 2 kB a mask
-
-
-def with_masks(journal: Journal, count: int) -> list[int]:
-    """Reports findings with their masks; the findings' numbers."""
-    numbers = []
-    for _ in range(count):
-        with journal.batch() as batch:
-            made = finding(batch.stamp())
-            masks = (msgspec.structs.replace(made.masks[0], data=PIXELS),)
-            numbers.append(made.seq)
-            add_finding(batch, msgspec.structs.replace(made, masks=masks))
-    return numbers
+from tests.builders import report, telemetry, with_masks
 
 
 def kinds(state: Path) -> dict[str, set[int]]:

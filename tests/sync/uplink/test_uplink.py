@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,50 +21,11 @@ from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.uplink.verdicts import Proof
 from tests.brokers import free_port
-from tests.builders import report
+from tests.builders import report, with_masks
+from tests.faults.processes import until
 from tests.parties.peer import Peer
 from tests.patience import within
-from tests.sync.test_retention import with_masks
-
-FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path / "state", reserve_bytes=0) as journal:
-        report(journal, 10)
-    return tmp_path / "state"
-
-
-@contextmanager
-def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
-    """An uplink in a thread; the lines it says. Stopped at the end, which must take less than a second."""
-    said: list[str] = []
-    stop = threading.Event()
-    settings = UplinkSettings(
-        Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over}
-    )
-    thread = threading.Thread(target=Uplink(state, settings, stop, on_notice=said.append).run)
-    thread.start()
-    try:
-        yield said
-    finally:
-        began = time.monotonic()
-        stop.set()
-        thread.join(10)
-        assert time.monotonic() - began < within(1.5)
-        assert not thread.is_alive()
-
-
-def until(condition: Any, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-def findings(peer: Peer) -> int:
-    return sum("/evt/" in topic for topic, _ in peer.published)
+from tests.sync.running import FAST, findings, running
 
 
 @pytest.mark.parametrize(
