@@ -129,7 +129,7 @@ class Outbox:
         try:
             return database.open_db(self._path)
         except sqlite3.OperationalError as exc:
-            if not reading and database.is_full(exc):
+            if database.is_full(exc):
                 with self._loan.lent():
                     return database.open_db(self._path)
             if not (reading and any(word in str(exc) for word in ("unable to open", "readonly"))):

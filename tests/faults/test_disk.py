@@ -91,6 +91,8 @@ def test_a_device_whose_disk_filled_up_offline_recovers_by_itself_when_the_link_
         assert free_bytes(disk) == 0
         if not alive:
             running.close()
+            fill(disk)
+            assert outbox.stats(state).pending == len(reported)  # for a person who looks, too
         with receiving(broker.url, store), sending(state, broker.url):
             until(lambda: outbox.stats(state).pending == 0)
             if not alive:

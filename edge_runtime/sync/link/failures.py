@@ -63,7 +63,7 @@ def _of_broker(settings: Settings, exc: ssl.SSLCertVerificationError) -> str:
     if exc.verify_code == _EXPIRED:
         return "its certificate has expired; renew it at the broker, or set this device's clock"
     if exc.verify_code == _NOT_YET:
-        return "its certificate is not valid yet; set this device's clock, or the broker's certificate"
+        return "its certificate is not yet valid; set this device's clock, or the broker's certificate"
     return f"its certificate is not trusted ({exc.verify_message}); check --ca"
 
 
