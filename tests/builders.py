@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from edge_runtime.clock import uuid7
 from edge_runtime.codes import (
     Hint,
@@ -17,6 +19,7 @@ from edge_runtime.codes import (
 )
 from edge_runtime.records import Telemetry
 from edge_runtime.sync.journal import Journal, Stamp
+from edge_runtime.sync.masks import add_finding
 from edge_runtime.types import (
     SCHEMA_VERSION,
     Code,
@@ -164,3 +167,15 @@ def report(journal: Journal, count: int, **over: Any) -> list[Finding]:
             batch.add(record, encode(record))
             made.append(record)
     return made
+
+
+def with_masks(journal: Journal, count: int) -> list[int]:
+    """Reports findings, each in a batch with its mask of 2 kB; the findings' numbers."""
+    numbers = []
+    for _ in range(count):
+        with journal.batch() as batch:
+            made = finding(batch.stamp())
+            masks = (msgspec.structs.replace(made.masks[0], data="Pn2K5" * 400),)
+            numbers.append(made.seq)
+            add_finding(batch, msgspec.structs.replace(made, masks=masks))
+    return numbers

@@ -26,7 +26,9 @@ from edge_runtime.infer.backends.cuda import open_device, probe
 from edge_runtime.infer.backends.table import choose_backend
 from edge_runtime.infer.backends.tensorrt import import_tensorrt
 from edge_runtime.infer.model import load_model, shipped_models
+from edge_runtime.sync.journal_files import exposed
 from edge_runtime.sync.link.link_file import read_link
+from edge_runtime.sync.state import DATABASE
 
 NEEDED = (
     "numpy",
@@ -192,6 +194,10 @@ def _state(state: Path) -> Check:
         return Check(
             "state directory", "broken", f"{state}: {free_mb} MB free", f"free at least {FREE_MB} MB"
         )
+    findings = state / DATABASE
+    if findings.exists() and exposed(findings) and exposed(state):
+        told = f"{findings}: every user of this machine may read it"
+        return Check("state directory", "lacks", told, f"its owner: chmod 600 {findings}*")
     return Check("state directory", "ok", f"{state}, {free_mb} MB free")
 
 

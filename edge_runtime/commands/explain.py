@@ -35,6 +35,7 @@ def lines(told: Explanation) -> list[str]:
     if more > 0:
         text += ["", f"and {more} more records; --limit {told.waiting} shows all"]
     text += ["", *(f"never sent: number {one.seq}, {one.kind}: {one.why}" for one in told.unsendable)]
+    text += ["The state says at other times:", *(f"  {what}" for what in told.state_more)]
     text += ["Random, and another when it is sent:", *(f"  {what}" for what in told.new)]
     text += ["Stays here, always:", *(f"  {what}" for what in told.never)]
     return [*text, "Leaves as somebody typed it:", *(f"  {what}" for what in told.typed)]

@@ -46,12 +46,16 @@ class Stats(OutboxStats, frozen=True, kw_only=True):
     """The outbox's counts, and the uplink's last word on its link; null where there never was one."""
 
     link: LinkRecord | None
+    next_try_s: (
+        float | None
+    )  # until the uplink tries to connect again, at the latest; null where it does not wait
 
 
 def stats(state: Path) -> Stats:
     """How much waits, was delivered, was rejected, how old the oldest waiting record is, and how the link is."""
     with Outbox(state, reading=True) as outbox:
-        return Stats(**msgspec.structs.asdict(outbox.stats()), link=read_link(state))
+        counts, link = msgspec.structs.asdict(outbox.stats()), read_link(state)
+    return Stats(**counts, link=link, next_try_s=link.next_try_s if link else None)
 
 
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:

@@ -43,7 +43,7 @@ _RECORD_HEADERS = {
         "sender": {
             "type": "string",
             "pattern": "^[0-9a-zA-Z_-]{1,64}$",
-            "description": "The process that sends; its receipts say it back.",
+            "description": "The process that sends, with a number once rows go out again; receipts say it back.",
         },
         "schema": {"type": "string", "description": "As schema_version in the body."},
         "encoding": {

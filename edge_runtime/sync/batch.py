@@ -69,6 +69,7 @@ class Batch:
         self._device, self._epoch, self._next = device, epoch, next_seq
         self.rows: list[Row] = []
         self.changes: list[tuple[str, tuple[object, ...]]] = []  # beside the rows, in the same transaction
+        self._ends_at: int | None = None  # how many rows there were before `tell`
         self.told: list[SeqRange] = []  # lost numbers that a gap record among `rows` tells of
 
     def stamp(self) -> Stamp:
@@ -101,7 +102,11 @@ class Batch:
         self.changes.append((statement, values))
 
     def tell(self, lost: Mapping[tuple[LaneLost, WhyLost], Sequence[SeqRange]]) -> None:
-        """Adds a gap record for each kind of lost numbers."""
+        """Ends the batch with a gap record for each kind of lost numbers; anew, where more were lost meanwhile."""
+        if self._ends_at is None:
+            self._ends_at = len(self.rows)
+        self._next -= len(self.rows) - self._ends_at
+        del self.rows[self._ends_at :], self.told[:]
         for (kind, why), ranges in lost.items():
             gap = Gap(
                 **self.stamp().head(),

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from edge_runtime.config import JournalLimits
@@ -131,6 +131,11 @@ class Journal:
             with self._disk_errors_told():
                 self._commit(batch)
 
+    def tell_losses(self) -> None:
+        """Makes the gap records that are due, for when no batch is to come. JournalError as by `batch`."""
+        with self.batch() as batch:
+            batch.tell(retention.lost(self._db))
+
     @contextmanager
     def _disk_errors_told(self) -> Iterator[None]:
         try:
@@ -162,6 +167,13 @@ class Journal:
 
     def _begin_once(self) -> int:
         self._db.execute("BEGIN IMMEDIATE")
+        while self._room.loan_is_away():  # to an uplink that notes receipts on a full disk
+            self._rollback()
+            self._room.await_loan()
+            self._db.execute("BEGIN IMMEDIATE")
+        return self._next_seq()
+
+    def _next_seq(self) -> int:
         last: int = self._db.execute(database.LAST_SEQ).fetchone()[0]
         return last + 1
 
@@ -169,25 +181,28 @@ class Journal:
         if not batch.rows:
             self._rollback()
             return
+        wanted_bytes = 2 * sum(len(row.body) for row in batch.rows)
         try:
             batch.tell(retention.lost(self._db))
             self._write(batch)
+            self._db.execute("COMMIT")
             self._confirm(batch.rows)
             return
         except sqlite3.Error as exc:
             self._rollback()
             self._damage = exc if database.is_corrupt(exc) else None
-            self._room.make(self._db, exc, 2 * sum(len(row.body) for row in batch.rows))
+            again = self._room.make(self._db, exc, wanted_bytes)
         try:
-            if self._begin_once() != batch.rows[0].seq:
-                raise sqlite3.OperationalError(
-                    "another process took this number while room was made; capture again"
-                )
-            self._write(batch)
+            with again(self._db):
+                if self._next_seq() != batch.rows[0].seq:
+                    raise sqlite3.OperationalError(
+                        "another process took this number while room was made; capture again"
+                    )
+                batch.tell(retention.lost(self._db))  # with what went just now, to make room for it
+                self._write(batch)
             self._confirm(batch.rows)
         except sqlite3.Error as exc:
-            self._rollback()
-            if self._room.still_full(self._db, exc):
+            if self._room.still_full(self._db, exc, wanted_bytes):
                 raise self._room.quota_error() from exc
             raise database.journal_error(self.state_dir, exc) from exc
 
@@ -203,7 +218,6 @@ class Journal:
         retention.told(self._db, batch.told)
         for statement, values in batch.changes:
             self._db.execute(statement, values)
-        self._db.execute("COMMIT")
 
     def _confirm(self, rows: list[Row]) -> None:
         """What went into a file that is no longer at the path was not reported."""
@@ -258,11 +272,11 @@ class Journal:
         try:
             return self._open_or_set_aside()
         except (sqlite3.Error, OSError) as exc:
-            full = isinstance(exc, OSError) or database.is_full(exc)
-            if not (full and self._room.release_reserve()):
+            if not (isinstance(exc, OSError) or database.is_full(exc)):
                 raise self._cannot_open(exc) from exc
         try:
-            return self._open_or_set_aside()
+            with nullcontext() if self._room.release_reserve() else self._room.open_on_loan():
+                return self._open_or_set_aside()
         except (sqlite3.Error, OSError) as exc:
             raise self._cannot_open(exc) from exc
 
@@ -284,6 +298,8 @@ class Journal:
     def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
         """With `doubt`, all of it is read, whatever its size."""
         unclean = doubt or self._files.log.exists()  # before opening: that makes one
+        if (told := self._files.make_private()) is not None:
+            self.notices.append(told)
         db = open_db(self.path, quota_bytes=self._room.quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
@@ -295,6 +311,7 @@ class Journal:
                 db, {"device_id": name, "epoch": secrets.token_hex(6)}, self._room.quota_bytes
             )
             self._meta = {**read_meta(db, self.path), "device_id": name}
+            self._room.prepare(db)
         except BaseException:
             db.close()
             raise

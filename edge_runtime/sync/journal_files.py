@@ -6,6 +6,8 @@ in the files.
 
 from __future__ import annotations
 
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +33,25 @@ class JournalFiles:
         self._log_mark = None
         with suppress(FileNotFoundError):
             self._log_mark = file_mark(self.log)
+
+    def make_private(self) -> str | None:
+        """Nobody but the owner may read findings, whatever the umask; what was changed, for a person.
+
+        A mode with no right for others was set on purpose, for a group: it stays. SQLite gives its log the database's.
+        """
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        if not mode & stat.S_IRWXO:
+            return None
+        for path in (self.path, self.log, self.path.with_name(f"{DATABASE}-shm")):
+            with suppress(OSError):  # somebody else's, or a file system without modes: `doctor` tells
+                path.chmod(0o600)
+        if exposed(self.path):
+            return None
+        return (
+            f"{self.path}: every user of this machine could read it (mode {mode:04o}); now only its owner can"
+        )
 
     def forget(self) -> Mark:
         """No file is ours until the next `mark`; which one was."""
@@ -75,3 +96,8 @@ class JournalFiles:
                 (folder / (DATABASE + suffix)).rename(folder / (aside + suffix))
         sync_dir(folder)
         return folder / aside
+
+
+def exposed(path: Path) -> bool:
+    """Whether users who are neither its owner nor of its group may read or write it."""
+    return bool(path.stat().st_mode & stat.S_IRWXO)

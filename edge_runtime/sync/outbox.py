@@ -9,13 +9,12 @@ nothing about MQTT.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,10 +23,12 @@ from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap, RecordKind
 from edge_runtime.sync import database, retention
 from edge_runtime.sync.lanes import Lane
+from edge_runtime.sync.reserve import Loan
 from edge_runtime.sync.state import DATABASE, file_mark, read_device_id
 from edge_runtime.sync.wire import SeqRange
 
 Change = tuple[str, tuple[object, ...]]  # an SQL statement and its values, to be committed with others
+_Found = TypeVar("_Found")
 Which = Literal["pending", "delivered", "dead", "held", "all"]
 
 _WHERE: dict[Which, str] = {
@@ -39,6 +40,7 @@ _WHERE: dict[Which, str] = {
 }
 # a record that comes back goes into its kind's lane: a person's mark was for the first time
 _LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
+_PUT_ASIDE = "INSERT OR IGNORE INTO dead SELECT seq, ?, ? FROM outbox WHERE seq"
 _HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
 _AGAIN = (
     f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
@@ -100,6 +102,7 @@ class Outbox:
         """With `reading`, a directory that cannot be written will do."""
         self.state_dir = state_dir
         self._path = state_dir / DATABASE
+        self._loan = Loan(state_dir)
         name = read_device_id(state_dir)
         if name is None or not self._path.exists():
             raise JournalError(
@@ -126,6 +129,9 @@ class Outbox:
         try:
             return database.open_db(self._path)
         except sqlite3.OperationalError as exc:
+            if database.is_full(exc):
+                with self._loan.lent():
+                    return database.open_db(self._path)
             if not (reading and any(word in str(exc) for word in ("unable to open", "readonly"))):
                 raise
             return database.open_unwritable(self._path)
@@ -185,6 +191,10 @@ class Outbox:
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
 
+    def untold(self) -> bool:
+        """Whether numbers are gone that no gap record names yet."""
+        return bool(self._read("SELECT 1 FROM lost LIMIT 1"))
+
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
     ) -> tuple[int, int]:
@@ -192,27 +202,28 @@ class Outbox:
 
         Numbers that are not pending are passed over: receipts come twice.
         """
-        delivered = dead = 0
-        with self._transaction("receipts cannot be noted, rows will be sent again"):
+        rejected = tuple(rejected)
+        stored = tuple(stored)
+
+        def note() -> tuple[int, int]:
+            delivered = dead = 0
             for first, last in stored:
-                delivered += self._db.execute(
-                    "DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last)
-                ).rowcount
+                delivered += self._changed("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", first, last)
             for (first, last), reason in rejected:
-                dead += self._db.execute(
-                    "INSERT OR IGNORE INTO dead SELECT seq, ?, 0 FROM outbox WHERE seq BETWEEN ? AND ?",
-                    (reason, first, last),
-                ).rowcount
-                self._db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
-        return delivered, dead
+                dead += self._changed(f"{_PUT_ASIDE} BETWEEN ? AND ?", reason, 0, first, last)
+                self._changed("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", first, last)
+            return delivered, dead
+
+        return self._change("receipts cannot be noted, rows will be sent again", note)
 
     def hold(self, seq: int, reason: str) -> None:
         """Puts a row aside that this broker cannot take: it is tried again after `release`."""
-        with self._transaction("a row cannot be put aside"):
-            self._db.execute(
-                "INSERT OR IGNORE INTO dead SELECT seq, ?, 1 FROM outbox WHERE seq = ?", (reason, seq)
-            )
-            self._db.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
+
+        def put_aside() -> int:
+            self._changed(f"{_PUT_ASIDE} = ?", reason, 1, seq)
+            return self._changed("DELETE FROM outbox WHERE seq = ?", seq)
+
+        self._change("a row cannot be put aside", put_aside)
 
     def release(self) -> int:
         """Makes held rows pending again; how many."""
@@ -223,12 +234,14 @@ class Outbox:
         return self._revive("1")
 
     def _revive(self, which: str) -> int:
-        with self._transaction("dead letters cannot be sent again"):
-            revived = self._db.execute(
+        def back() -> int:
+            revived = self._changed(
                 f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM dead JOIN journal USING (seq) WHERE {which}"
-            ).rowcount
-            self._db.execute(f"DELETE FROM dead WHERE {which}")
-        return int(revived)
+            )
+            self._changed(f"DELETE FROM dead WHERE {which}")
+            return revived
+
+        return self._change("dead letters cannot be sent again", back)
 
     def kept(self, ranges: Iterable[SeqRange]) -> Kept:
         """What became of these numbers; those that were never given are in no list."""
@@ -248,14 +261,21 @@ class Outbox:
         """What writes a fact of this database."""
         return (("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value)),)
 
-    @contextmanager
-    def _transaction(self, what: str) -> Iterator[None]:
+    def _changed(self, sql: str, *values: object) -> int:
+        return self._db.execute(sql, values).rowcount
+
+    def _change(self, what: str, changes: Callable[[], _Found]) -> _Found:
+        """One transaction; on a full disk it is made on the room that is lent for this."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
+            try:
+                with database.transaction(self._db):
+                    return changes()
+            except sqlite3.Error as exc:
+                if not database.is_full(exc):
+                    raise
+            with self._loan.transaction(self._db):
+                return changes()
         except sqlite3.Error as exc:
-            database.roll_back(self._db)
             raise JournalError(f"state directory {self.state_dir}: {what} ({exc})") from exc
 
     def stats(self) -> OutboxStats:

@@ -1,10 +1,10 @@
-"""The files of a state directory other than the database: device id, site key, lock and reserve.
+"""The files of a state directory other than the database: device id, site key, locks.
 
     findings.db            the journal, see `sync/journal.py`
     findings.db.corrupt-N  a database that could not be read, set aside and never touched again
     device_id              one line of text; outlives the database
     site.key               32 random bytes, mode 0600, made once: pseudonyms are HMACs under it
-    reserve                room kept for findings: given back to the disk when that is full
+    reserve, reserve.loan  room kept for when the disk is full, see `sync/reserve.py`
     lock                   held (shared) by everyone who records here
     uplink.lock            held by the one uplink
     link.json              how that uplink sees its link, see `sync/link/link_file.py`
@@ -156,46 +156,6 @@ def free_mb(path: Path) -> int:
 def free_bytes(path: Path) -> int:
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
-
-
-class Reserve:
-    """A file that keeps `size_bytes` of the disk for findings, given up when everything else is full."""
-
-    def __init__(self, state_dir: Path, size_bytes: int) -> None:
-        self._path = state_dir / "reserve"
-        self.size_bytes = size_bytes
-
-    @property
-    def held(self) -> bool:
-        return self.size_bytes > 0 and self._path.exists() and self._path.stat().st_size >= self.size_bytes
-
-    def take(self) -> bool:
-        """Tries to hold the reserve; False when the disk has not twice its size to spare."""
-        if self.held or self.size_bytes <= 0:
-            return True
-        if not self.possible():
-            return False
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, self.size_bytes)
-        except OSError:  # full after all, or a file system that cannot promise room
-            self._path.unlink(missing_ok=True)
-            return False
-        finally:
-            os.close(fd)
-        return True
-
-    def possible(self) -> bool:
-        """Whether it is held, or the disk has twice its size to spare."""
-        return self.size_bytes <= 0 or self.held or free_bytes(self._path.parent) >= 2 * self.size_bytes
-
-    def release(self) -> bool:
-        """Gives the room back to the disk; False when there was none to give."""
-        try:
-            self._path.unlink()
-        except FileNotFoundError:
-            return False
-        return True
 
 
 @contextlib.contextmanager

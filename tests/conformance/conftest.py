@@ -15,23 +15,12 @@ from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.masks import add_finding
 from tests.brokers import MOSQUITTO, Mosquitto
 from tests.builders import finding
-from tests.conformance.ear import Ear, Heard, records
-from tests.conformance.parties import Device, receiver
 from tests.faults.processes import until
+from tests.parties.device import Device, receiver
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.place import Place
 
 PIXELS = "Pn2K5" * 800  # masks so large that the quota has no room for all
-
-
-@dataclass
-class Place:
-    """A device that has not said anything yet, a broker, and where a consumer may store."""
-
-    folder: Path
-    broker: Mosquitto
-
-    def __post_init__(self) -> None:
-        self.device = Device(self.folder)
-        self.store = self.folder / "cloud.db"
 
 
 @pytest.fixture

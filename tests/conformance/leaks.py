@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.valuerep import PersonName
 
-from tests.conformance.ear import Heard
+from tests.parties.ear import Heard
 
 RUN = 16  # pixels
 

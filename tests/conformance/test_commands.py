@@ -14,22 +14,20 @@ from edge_runtime.records import Audit
 from edge_runtime.sync.commands.authority import Authority
 from edge_runtime.sync.commands.command import COMMAND_NAMES, Refused
 from edge_runtime.sync.commands.signing import Signer, new_key
-from edge_runtime.sync.outbox import Outbox
 from tests.builders import finding
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard, records
+from tests.conformance.conftest import Conversation
 from tests.conformance.test_state import states
 from tests.faults.processes import until
 from tests.house.test_asyncapi import payload_of
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.place import Place
 from tests.sync.commands.signed import TOPICS, a_command, arrived, moment, signer, trusted
 
 pytestmark = [pytest.mark.broker]
 
 
 def audits(place: Place) -> list[Audit]:
-    with Outbox(place.device.state, reading=True) as outbox:
-        rows = [row for row in outbox.records("all") if row.kind == "audit"]
-    return [msgspec.json.decode(row.body, type=Audit) for row in rows]
+    return place.device.audits()
 
 
 def codes(place: Place) -> list[str]:

@@ -24,14 +24,15 @@ from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import finding, report
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard, records
-from tests.conformance.parties import receiver
+from tests.conformance.conftest import Conversation
 from tests.conformance.test_receipts import say, stored
 from tests.conformance.test_records import headers_of, read
 from tests.faults.processes import until
+from tests.parties.device import receiver
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.peer import Peer
+from tests.parties.place import Place
 from tests.patience import within
-from tests.sync.peer import Peer
 
 pytestmark = [pytest.mark.broker]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire.md"

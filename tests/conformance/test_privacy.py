@@ -25,11 +25,11 @@ from pydicom.dataset import Dataset, FileDataset
 from edge_runtime.frames.phantom import parse_spec, render
 from edge_runtime.sync.packing import pack
 from tests.brokers import MOSQUITTO, Mosquitto
-from tests.conformance.ear import Ear, Heard, records
 from tests.conformance.leaks import runs, secrets, shown, told
 from tests.e2e.command import COMMAND, edge_runtime
 from tests.faults.processes import kill, until
 from tests.frames.dicom_files import dataset, region, write
+from tests.parties.ear import Ear, Heard, records
 from tests.real import DATA, needs_data
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]  # processes, as a user starts them

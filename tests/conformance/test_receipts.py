@@ -14,18 +14,20 @@ import pytest
 from edge_runtime.cloud.judging import judge, receipts_for
 from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
+from edge_runtime.commands import outbox
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.link.link import Received
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt, encode_receipt
 from edge_runtime.types import encode
 from tests.builders import finding
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard, records
-from tests.conformance.parties import receiver
+from tests.conformance.conftest import Conversation
 from tests.conformance.test_records import read
 from tests.faults.processes import until
 from tests.house.test_asyncapi import payload_of
+from tests.parties.device import receiver
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
 
@@ -211,3 +213,39 @@ def test_er_rcpt_9_a_receipt_says_back_whose_records_it_is_about(place: Place) -
             with receiver(place.broker.url, place.store):
                 until(lambda: place.device.stats().pending == 0)
         assert receipts(ear.heard)[-1].sender == second
+
+
+def test_er_rcpt_10_a_late_receipt_settles_no_row_that_was_sent_again(place: Place) -> None:
+    place.device.add(finding)
+
+    def sent_by_another(heard: list[Heard], *known: str) -> str:
+        return next(
+            (one.user["sender"] for one in records(heard, "finding") if one.user["sender"] not in known), ""
+        )
+
+    with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url):
+        first = ear.until(sent_by_another)
+        rejected = stored(place, (1, 1), status="rejected", reason="unknown", code="schema")
+        say(ear, place, rejected)
+        until(lambda: place.device.stats().dead == 1)
+        assert outbox.requeue(place.device.state) == 1
+        second = ear.until(lambda heard: sent_by_another(heard, first))
+        for late in (rejected, stored(place, (1, 1))):
+            say(ear, place, late, sender=first)
+        say(ear, place, stored(place, (1, 1)), sender=f"{first}-99999999")  # never sent, and named by nobody
+        _goes_on_asking(ear)
+        assert (place.device.stats().pending, place.device.stats().dead) == (1, 0)
+        say(ear, place, stored(place, (1, 1)), sender=second)
+        until(lambda: place.device.stats().pending == 0)
+        place.device.ask(place.broker.url, "resend", epoch=place.device.epoch, ranges=[[1, 1]])
+        ear.until(lambda heard: sent_by_another(heard, first, second))
+        for late in (first, second):
+            say(ear, place, stored(place, (1, 1)), sender=late)
+        _goes_on_asking(ear)
+        with Outbox(place.device.state, reading=True) as held:
+            assert [row.seq for row in held.records("pending") if row.kind == "finding"] == [1]
+
+
+def _goes_on_asking(ear: Ear) -> None:
+    seen = len(records(ear.heard, "finding"))
+    ear.until(lambda heard: len(records(heard, "finding")) > seen + 1)

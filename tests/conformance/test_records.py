@@ -17,11 +17,12 @@ from edge_runtime.records import KIND_OF, Gap
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.wire import CONTENT_TYPE, SENT
 from tests.builders import finding, report
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard, records
-from tests.conformance.parties import receiver
+from tests.conformance.conftest import Conversation
 from tests.faults.processes import until
 from tests.house.test_asyncapi import DOCUMENT, payload_of
+from tests.parties.device import receiver
+from tests.parties.ear import Ear, Heard, records
+from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
 

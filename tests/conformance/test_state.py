@@ -11,10 +11,11 @@ import pytest
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import finding
-from tests.conformance.conftest import Conversation, Place
-from tests.conformance.ear import Ear, Heard
+from tests.conformance.conftest import Conversation
 from tests.faults.processes import kill, start_uplink, until
 from tests.house.test_asyncapi import payload_of
+from tests.parties.ear import Ear, Heard
+from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands import outbox
-from edge_runtime.sync.link.link import Tls
+from edge_runtime.sync.link.failures import connect_error
+from edge_runtime.sync.link.link import Broker, Settings, Tls
 from tests.brokers import Mosquitto, make_authority, sign
 from tests.faults.ends import Setting, drain, receiving, said_so, sending
 from tests.faults.processes import until
@@ -41,27 +43,33 @@ def tls_broker(folder: Path, issued: Path, server: str = "server") -> Iterator[M
         yield broker
 
 
-def tls(issued: Path, client: str | None = "client", ca: str = "ca.pem") -> Tls:
+def tls(issued: Path, client: str | None = "client", ca: str | None = "ca.pem") -> Tls:
+    authority = None if ca is None else issued / ca
     if client is None:
-        return Tls(issued / ca)
-    return Tls(issued / ca, issued / f"{client}.pem", issued / f"{client}.key")
+        return Tls(authority)
+    return Tls(authority, issued / f"{client}.pem", issued / f"{client}.key")
 
 
 @pytest.mark.parametrize(
     ("server", "client", "ca", "words"),
     [
-        pytest.param("server-expired", "client", "ca.pem", "has expired", id="broker expired"),
+        pytest.param("server-expired", "client", "ca.pem", "has expired; renew it at", id="broker expired"),
         pytest.param(
-            "server-elsewhere", "client", "ca.pem", "Hostname mismatch", id="broker of another host"
+            "server-elsewhere", "client", "ca.pem", "not for localhost", id="broker of another host"
         ),
-        pytest.param("server", "client", "other/ca.pem", "not trusted", id="broker of another authority"),
-        pytest.param("server", None, "ca.pem", "CERTIFICATE_REQUIRED", id="no certificate of our own"),
-        pytest.param("server", "client-expired", "ca.pem", "ertificate", id="our own expired"),
-        pytest.param("server", "other/client", "ca.pem", "UNKNOWN_CA", id="our own of another authority"),
+        pytest.param(
+            "server", "client", "other/ca.pem", "none that --ca holds", id="broker of another authority"
+        ),
+        pytest.param("server", "client", None, "none that this system knows", id="no authority given"),
+        pytest.param("server", None, "ca.pem", "it wants a certificate", id="no certificate of our own"),
+        pytest.param(
+            "server", "client-expired", "ca.pem", "device's certificate has expired", id="our own expired"
+        ),
+        pytest.param("server", "other/client", "ca.pem", "does not know who signed", id="our own of another"),
     ],
 )
 def test_a_certificate_that_is_not_good_is_one_line_and_no_row_leaves(
-    server: str, client: str | None, ca: str, words: str, tmp_path: Path, issued: Path
+    server: str, client: str | None, ca: str | None, words: str, tmp_path: Path, issued: Path
 ) -> None:
     setting = Setting(tmp_path, 20)
     with tls_broker(tmp_path, issued, server) as broker:
@@ -70,6 +78,55 @@ def test_a_certificate_that_is_not_good_is_one_line_and_no_row_leaves(
         assert "New client connected" not in broker.log()  # never without TLS either
     assert all("\n" not in line for line in said)
     assert outbox.stats(setting.state).pending == 20
+
+
+def test_a_broker_of_tls_1_2_that_wants_a_certificate_is_told_with_what_to_give(
+    tmp_path: Path, issued: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = most\n[most]\nMaxProtocol = TLSv1.2\n"
+    )
+    monkeypatch.setenv(
+        "OPENSSL_CONF", str(tmp_path / "openssl.cnf")
+    )  # the broker's; this process has read its own
+    setting = Setting(tmp_path, 5)
+    with (
+        tls_broker(tmp_path, issued) as broker,
+        sending(setting.state, broker.url, tls=tls(issued, None)) as said,
+    ):
+        until(lambda: said_so(said, "certificate of this device", "--cert and --key"))
+
+
+def test_tls_to_a_port_without_it_and_none_to_a_port_with_it_are_told_with_what_to_say(
+    tmp_path: Path, issued: Path
+) -> None:
+    setting = Setting(tmp_path, 5)
+    (tmp_path / "plain").mkdir()
+    with tls_broker(tmp_path, issued) as with_it, Mosquitto(tmp_path / "plain") as without:
+        with sending(setting.state, f"mqtt://127.0.0.1:{with_it.port}") as said:
+            until(lambda: said_so(said, "closed without an answer", "mqtts://"))
+        with sending(setting.state, f"mqtts://localhost:{without.port}", tls=tls(issued)) as said:
+            until(lambda: said_so(said, "cut the line in the TLS handshake", "8883"))
+    assert outbox.stats(setting.state).pending == 5
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "is not TLS"),
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] alert"), "no TLS of version 1.2"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "cut the line in the TLS handshake"),
+        (
+            ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_REVOKED] alert"),
+            "refuses this device's certificate",
+        ),
+        (ssl.SSLError(1, "[SSL: INTERNAL_ERROR] internal"), "TLS fails"),
+    ],
+)
+def test_what_no_mosquitto_does_has_words_too(raised: ssl.SSLError, words: str, issued: Path) -> None:
+    told = str(connect_error(Settings(Broker.parse("mqtts://h"), "device", tls(issued)), raised))
+    assert told.startswith("broker mqtts://h:8883: ")
+    assert words in told
 
 
 def test_findings_cross_mutual_tls_and_a_certificate_replaced_meanwhile_is_taken_up_without_a_restart(

@@ -124,6 +124,6 @@ def test_a_clock_that_was_never_set_makes_certificates_not_yet_valid_and_it_is_s
             [*program, *options], env={**os.environ, **fake.env}, capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 1
-    assert "not yet valid" in done.stderr
+    assert "not yet valid; set this device's clock" in done.stderr
     assert "Traceback" not in done.stderr
     assert outbox.stats(setting.state).pending == 3

@@ -11,212 +11,119 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from edge_runtime.cloud.operator import Operator
 from edge_runtime.commands import outbox
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.records import Audit
-from edge_runtime.sync.commands.command import Answer, decode_answer
-from edge_runtime.sync.commands.signing import Signer, new_key
-from edge_runtime.sync.journal import Journal
-from edge_runtime.sync.link.link import Broker, Link, Message, Received, Settings
+from edge_runtime.sync.commands.command import decode_answer
+from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.wire import DeviceState, decode_state
 from tests.brokers import Mosquitto
 from tests.builders import report
 from tests.e2e.command import edge_runtime
 from tests.faults.processes import kill, start_receive, stored, until
-from tests.patience import within
+from tests.parties.ear import Ear, Heard
+from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
-
-
-@dataclass
-class Place:
-    """A device with three findings, a key that it trusts, and a broker."""
-
-    folder: Path
-    broker: Mosquitto
-
-    def __post_init__(self) -> None:
-        self.state = self.folder / "state"
-        with Journal.open(self.state, reserve_bytes=0) as journal:
-            report(journal, 3)
-            self.topics = DeviceTopics("local", "site", journal.device_id)
-        self.key = self.folder / "operator.pem"
-        self.public, _ = new_key(self.key)
-        (self.state / "config.toml").write_text("[journal]\nreserve_mb = 0\n")
-
-    def operator(self, timeout_s: float = 30.0, key: Path | None = None, user: str = "") -> Operator:
-        url = self.broker.url.replace("mqtt://", f"mqtt://{user}@" if user else "mqtt://")
-        return Operator(Broker.parse(url), Signer.load(key or self.key), timeout_s=within(timeout_s))
-
-    def ask(self, name: str, **arguments: Any) -> Answer:
-        answer = self.operator().ask(self.topics, name, arguments)
-        assert answer is not None
-        return answer
-
-    def audits(self) -> list[Audit]:
-        with Outbox(self.state, reading=True) as held:
-            rows = [row for row in held.records("all") if row.kind == "audit"]
-        return [msgspec.json.decode(row.body, type=Audit) for row in rows]
-
-    @contextmanager
-    def uplink(self, keys: bool = True, user: str = "") -> Iterator[list[str]]:
-        said: list[str] = []
-        stop = threading.Event()
-        url = self.broker.url.replace("mqtt://", f"mqtt://{user}@" if user else "mqtt://")
-        settings = UplinkSettings(
-            Broker.parse(url), backoff_s=0.1, backoff_max_s=0.3, command_keys=self.public if keys else None
-        )
-        thread = threading.Thread(target=Uplink(self.state, settings, stop, on_notice=said.append).run)
-        thread.start()
-        try:
-            yield said
-        finally:
-            stop.set()
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-@dataclass
-class Ear:
-    """Somebody else on the broker, who hears all of one device."""
-
-    place: Place
-    heard: list[Received] = field(default_factory=list)
-
-    def __enter__(self) -> Ear:
-        prefix = self.place.topics.prefix
-        link = Link.open(
-            Settings(Broker.parse(self.place.broker.url), "ear", subscribe=f"{prefix}/#"), threading.Event()
-        )
-        assert link is not None
-        self.link = link
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.link.close()
-
-    def until(self, what: Any) -> Any:
-        """The first thing that `what` finds in all that was heard."""
-        found: list[Any] = []
-
-        def look() -> bool:
-            for event in self.link.poll(0.05):
-                if isinstance(event, Received):
-                    self.link.ack(event)
-                    self.heard.append(event)
-            found[:] = [seen for each in self.heard if (seen := what(each)) is not None]
-            return bool(found)
-
-        until(look)
-        return found[0]
-
-    def answer(self, code: str) -> Answer:
-        def with_code(event: Received) -> Answer | None:
-            if event.topic != self.place.topics.responses:
-                return None
-            answer = decode_answer(event.payload)
-            return answer if answer.code == code else None
-
-        heard: Answer = self.until(with_code)
-        return heard
-
-    def state(self) -> DeviceState:
-        def online(event: Received) -> DeviceState | None:
-            if event.topic != self.place.topics.state:
-                return None
-            state = decode_state(event.payload)
-            return state if state.state == "online" else None
-
-        heard: DeviceState = self.until(online)
-        return heard
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     with Mosquitto(tmp_path) as broker:
-        yield Place(tmp_path, broker)
+        yield with_findings(Place(tmp_path, broker))
+
+
+def with_findings(place: Place) -> Place:
+    with place.device.journal() as journal:
+        report(journal, 3)
+    return place
+
+
+def states(heard: list[Heard]) -> list[DeviceState]:
+    return [
+        decode_state(one.payload) for one in heard if one.kind == "state" and one.body["state"] == "online"
+    ]
+
+
+def answered(ear: Ear, code: str) -> None:
+    ear.until(
+        lambda heard: any(decode_answer(one.payload).code == code for one in heard if one.kind == "rsp")
+    )
 
 
 def test_a_device_sends_its_state_and_its_log_and_both_are_on_record(place: Place) -> None:
     with place.uplink():
         state = place.ask("send_state").result["state"]
         lines = place.ask("send_log", lines=10).result["lines"]
-    assert (state["device_id"], state["state"]) == (place.topics.device, "online")
+    assert (state["device_id"], state["state"]) == (place.device.topics.device, "online")
     assert any("connected" in line["text"] for line in lines)
     assert not any(str(place.folder) in line["text"] for line in lines)
-    assert [(audit.command, audit.outcome) for audit in place.audits()] == [
+    assert [(audit.command, audit.outcome) for audit in place.device.audits()] == [
         ("send_state", "done"),
         ("send_log", "done"),
     ]
 
 
 def test_what_is_far_too_large_does_not_reach_the_device_and_the_next_command_does(place: Place) -> None:
-    with place.uplink() as said, Ear(place) as ear:
-        ear.state()
-        ear.link.publish(Message(place.topics.command("resend"), b"x" * 5000))
-        ear.answer("oversize")
-        ear.link.publish(Message(place.topics.command("resend"), b"x" * 500_000))
+    with place.uplink() as said, Ear(place.broker.port) as ear:
+        ear.until(states)
+        ear.say(place.device.topics.command("resend"), b"x" * 5000)
+        answered(ear, "oversize")
+        ear.say(place.device.topics.command("resend"), b"x" * 500_000)
         assert place.ask("send_state").outcome == "done"
         assert sum("connected" in line for line in said) == 1
-    assert [audit.code for audit in place.audits()] == ["oversize", "ok"]
+    assert [audit.code for audit in place.device.audits()] == ["oversize", "ok"]
 
 
 def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_id(place: Place) -> None:
-    settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.public)
+    settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
     stop = threading.Event()
-    uplink = Uplink(place.state, settings, stop)
-    uplink._ledger.alerts.sound("dead_letters", f"{place.state} has another")
+    uplink = Uplink(place.device.state, settings, stop)
+    uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has another")
     thread = threading.Thread(target=uplink.run)
     thread.start()
     try:
-        with Ear(place) as ear:
-            [alert] = [each for each in ear.state().alerts if each.code == "dead_letters"]
+        with Ear(place.broker.port) as ear:
+            [alert] = [each for each in ear.until(states)[0].alerts if each.code == "dead_letters"]
             assert (alert.text, alert.acknowledged) == ("<path> has another", False)
             assert place.ask("acknowledge_alert", alert=alert.id).outcome == "done"
-            ear.until(lambda event: acknowledged_in(event, alert.id))
+            ear.until(
+                lambda heard: any(
+                    one.id == alert.id and one.acknowledged for said in states(heard) for one in said.alerts
+                )
+            )
         assert place.ask("acknowledge_alert", alert="other").code == "unknown_alert"
     finally:
         stop.set()
         thread.join(10)
 
 
-def acknowledged_in(event: Received, alert: str) -> bool | None:
-    if not event.topic.endswith("/state"):
-        return None
-    return next(
-        (True for each in decode_state(event.payload).alerts if each.id == alert and each.acknowledged), None
-    )
-
-
 def test_a_profile_that_was_commanded_outlives_the_uplink(place: Place) -> None:
     with place.uplink() as said:
         place.ask("set_profile", profile="slow")
         until(lambda: any("the line is slow" in line for line in said))
-    with place.uplink(), Ear(place) as ear:
-        assert ear.state().link == "slow"
+    with place.uplink(), Ear(place.broker.port) as ear:
+        assert ear.until(states)[0].link == "slow"
 
 
 def test_an_operator_is_told_when_there_is_no_device(place: Place) -> None:
     with pytest.raises(UplinkError, match="no state message"):
-        place.operator(timeout_s=0.5).ask(place.topics, "send_state", {})
+        place.operator(timeout_s=0.5).ask(place.device.topics, "send_state", {})
     with place.uplink():
         place.ask("send_state")
     with pytest.raises(UplinkError, match="offline"):
-        place.operator().ask(place.topics, "send_state", {})
+        place.operator().ask(place.device.topics, "send_state", {})
     with pytest.raises(ConfigError, match="lines"):
-        place.operator().ask(place.topics, "send_log", {"lines": 0})
+        place.operator().ask(place.device.topics, "send_log", {"lines": 0})
 
 
 ACCESS = """\
@@ -237,7 +144,7 @@ topic read er/v1/+/+/+/state
 
 
 def test_the_cloud_has_each_command_on_record_and_gets_again_what_it_lost(place: Place) -> None:
-    store = place.folder / "cloud.db"
+    store = place.store
 
     def rows(sql: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(store, timeout=5)) as db, db:
@@ -250,7 +157,7 @@ def test_the_cloud_has_each_command_on_record_and_gets_again_what_it_lost(place:
     try:
         with place.uplink():
             until(lambda: stored(store) != [] and len(stored(store)) == 3)
-            until(lambda: outbox.stats(place.state).pending == 0)
+            until(lambda: outbox.stats(place.device.state).pending == 0)
             [(epoch, lost)] = rows("DELETE FROM findings WHERE seq = 2 RETURNING epoch, seq")
             answer = place.ask("resend", epoch=epoch, ranges=[[lost, lost]])
             assert answer.result["resent"] == [[2, 2]]
@@ -267,14 +174,14 @@ def test_the_cloud_has_each_command_on_record_and_gets_again_what_it_lost(place:
 def test_only_the_operators_user_may_command(tmp_path: Path) -> None:
     (tmp_path / "access").write_text(ACCESS)
     with Mosquitto(tmp_path, f"acl_file {tmp_path / 'access'}") as broker:
-        place = Place(tmp_path, broker)
+        place = with_findings(Place(tmp_path, broker))
         with place.uplink(user="device"):
-            answer = place.operator(user="operator").ask(place.topics, "send_state", {})
+            answer = place.operator(user="operator").ask(place.device.topics, "send_state", {})
             assert answer is not None
             assert answer.outcome == "done"
             with pytest.raises(UplinkError, match="Not authorized"):
-                place.operator(user="visitor").ask(place.topics, "send_state", {})
-    assert len(place.audits()) == 1
+                place.operator(user="visitor").ask(place.device.topics, "send_state", {})
+    assert len(place.device.audits()) == 1
 
 
 _KILLED = """
@@ -294,7 +201,7 @@ uplink.run(Path(sys.argv[1]), sys.argv[2], command_keys=Path(sys.argv[3]))
 
 def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(place: Place) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(place.state), place.broker.url, str(place.public)]
+        [sys.executable, "-c", _KILLED, str(place.device.state), place.broker.url, str(place.device.public)]
     )
     try:
         with pytest.raises(UplinkError, match="its audit says"):
@@ -302,20 +209,20 @@ def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(p
         assert process.wait(10) == -signal.SIGKILL
     finally:
         kill(process)
-    [audit] = place.audits()
+    [audit] = place.device.audits()
     assert (audit.command, audit.outcome, audit.code) == ("set_profile", "done", "ok")
-    with Outbox(place.state) as held:
+    with Outbox(place.device.state) as held:
         assert audit.seq in [row.seq for row in held.records("pending")]
-    with place.uplink(), Ear(place) as ear:
-        assert ear.state().link == "slow"
+    with place.uplink(), Ear(place.broker.port) as ear:
+        assert ear.until(states)[0].link == "slow"
 
 
 def test_the_command_line_makes_a_key_asks_and_prints_the_answer(place: Place, tmp_path: Path) -> None:
     made = edge_runtime("command", "--new-key", tmp_path / "cli.pem", "--json", cwd=tmp_path).json
-    place.public = Path(made["public"])
+    place.device.public = Path(made["public"])
     asks = (
         "command",
-        place.topics.device,
+        place.device.topics.device,
         "send_log",
         "--args",
         '{"lines": 3}',
@@ -328,21 +235,28 @@ def test_the_command_line_makes_a_key_asks_and_prints_the_answer(place: Place, t
         assert any("connected" in line["text"] for line in done.json["result"]["lines"])
         told = edge_runtime(*asks, "--key", tmp_path / "cli.pem", cwd=tmp_path)
         assert "done: the last 3 lines" in told.out
-        wrong = edge_runtime(*asks, "--key", place.key, cwd=tmp_path)
+        wrong = edge_runtime(*asks, "--key", place.device.key, cwd=tmp_path)
         assert "bad_signature" in wrong.failed_in_one_line(1)
     usage = edge_runtime(
-        "command", place.topics.device, "reboot", "--broker", "mqtt://x", "--key", place.key, cwd=tmp_path
+        "command",
+        place.device.topics.device,
+        "reboot",
+        "--broker",
+        "mqtt://x",
+        "--key",
+        place.device.key,
+        cwd=tmp_path,
     )
     assert "send_state" in usage.failed_in_one_line(2)
     assert "--key" in edge_runtime("command", "x", cwd=tmp_path).failed_in_one_line(2)
     keys = edge_runtime(
         "uplink",
         "--state",
-        place.state,
+        place.device.state,
         "--broker",
         place.broker.url,
         "--command-keys",
-        place.key,
+        place.device.key,
         cwd=tmp_path,
     )
     assert "private key" in keys.failed_in_one_line(2)

@@ -6,7 +6,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,14 @@ from edge_runtime.commands import outbox
 from edge_runtime.errors import JournalError
 from edge_runtime.sync.database import open_unwritable
 from edge_runtime.sync.journal import Journal
+from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
-from tests.builders import report
+from edge_runtime.sync.reserve import Loan
+from edge_runtime.sync.state import free_bytes
+from tests.brokers import Mosquitto
+from tests.builders import finding, report
+from tests.faults.ends import receiving, sending
+from tests.faults.processes import stored, until
 
 MIB = 2**20
 
@@ -38,7 +46,7 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
         assert len(journal.notices) == 1
         assert "reserve" in journal.notices[0]
         assert not (disk / "state" / "reserve").exists()
-        assert len(reported) > 500  # of 2.4 kB each; half the reserve is log and database at once
+        assert len(reported) > 500  # of 2.4 kB each; part of the reserve is lent only
         with Outbox(disk / "state") as outbox:
             assert [row.id for row in outbox.records()] == reported
         (disk / "holiday.mp4").unlink()
@@ -48,6 +56,96 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
         assert (disk / "state" / "reserve").exists()
         assert [row.id for row in outbox.records()] == reported
         assert [row.seq for row in outbox.records()] == list(range(1, len(reported) + 1))
+
+
+def fill(disk: Path) -> None:
+    """Somebody's film takes what is free."""
+    with (disk / "holiday.mp4").open("ab") as film:
+        film.write(bytes(free_bytes(disk)))
+
+
+def record_until_full(journal: Journal) -> list[str]:
+    """Reports until it cannot be; the ids of what was reported."""
+    reported: list[str] = []
+    with pytest.raises(JournalError, match=r"^NOT RECORDING: .*disk is full"):
+        for _ in range(2000):
+            reported += [made.finding_id for made in report(journal, 10)]
+    return reported
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reserve", "alive"), [(MIB, True), (4 * MIB, False)], ids=["still running", "all processes ended"]
+)
+def test_a_device_whose_disk_filled_up_offline_recovers_by_itself_when_the_link_returns(
+    reserve: int, alive: bool, mount: Callable[[str], Path], tmp_path: Path, broker: Mosquitto
+) -> None:
+    disk = mount("size=16m")
+    state, store = disk / "state", tmp_path / "cloud.db"
+    with ExitStack() as running:
+        journal = running.enter_context(Journal.open(state, reserve_bytes=reserve))
+        fill(disk)
+        reported = record_until_full(journal)
+        fill(disk)
+        assert free_bytes(disk) == 0
+        if not alive:
+            running.close()
+            fill(disk)
+            assert outbox.stats(state).pending == len(reported)  # for a person who looks, too
+        with receiving(broker.url, store), sending(state, broker.url):
+            until(lambda: outbox.stats(state).pending == 0)
+            if not alive:
+                journal = running.enter_context(Journal.open(state, reserve_bytes=reserve))
+            for _ in range(3):  # on a disk that is as full as before
+                reported += [made.finding_id for _ in range(5) for made in report(journal, 10)]
+                until(lambda: outbox.stats(state).pending == 0)
+    assert free_bytes(disk) < reserve
+    assert Counter(stored(store)) == Counter(reported)
+    with Journal.open(state, reserve_bytes=reserve) as again:
+        assert again.set_aside is None
+    with Outbox(state) as held:
+        kept = [row.id for row in held.records()]
+    assert kept == reported[-len(kept) :]  # the oldest went, after they were delivered
+    assert len(kept) < len(reported)
+
+
+def test_masks_give_way_to_findings_on_a_full_disk_as_within_a_full_quota(
+    mount: Callable[[str], Path],
+) -> None:
+    disk = mount("size=8m")
+    with Journal.open(disk / "state", reserve_bytes=MIB) as journal:
+        for _ in range(100):
+            with journal.batch() as batch:
+                add_finding(batch, finding(batch.stamp()))
+        fill(disk)
+        record_until_full(journal)
+    with Outbox(disk / "state") as outbox:
+        stats = outbox.stats()
+    assert "mask" not in stats.records
+    assert stats.lost == 100
+
+
+def test_a_process_killed_while_it_had_the_loan_leaves_a_device_that_recovers(
+    mount: Callable[[str], Path],
+) -> None:
+    disk = mount("size=8m")
+    state = disk / "state"
+    with Journal.open(state, reserve_bytes=MIB) as journal:
+        fill(disk)
+        reported = record_until_full(journal)
+        loan = state / "reserve.loan"
+        size = loan.stat().st_size
+        os.truncate(loan, 0)
+        os.truncate(loan, size)  # as it is while it is lent
+        assert Loan(state).away()
+        with pytest.raises(JournalError, match=r"^NOT RECORDING: .*disk is full"):
+            while True:
+                reported += [made.finding_id for made in report(journal, 1)]
+        assert not Loan(state).away()  # what is free is held for receipts, not used up
+        with Outbox(state) as held:
+            assert held.settle([(1, len(reported))]) == (len(reported), 0)
+        report(journal, 10)
 
 
 def test_a_journal_opens_on_a_full_disk_by_giving_up_the_reserve(mount: Callable[[str], Path]) -> None:

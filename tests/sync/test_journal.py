@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.commands.doctor import _state
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.state import Reserve, site_key
+from edge_runtime.sync.reserve import Reserve
+from edge_runtime.sync.state import site_key
 from edge_runtime.types import encode
 from tests.builders import event, finding, report
 
@@ -159,6 +161,62 @@ def test_device_key_and_epoch_outlive_the_process(state: Path) -> None:
     with Journal.open(state, reserve_bytes=0) as two:
         assert (two.device_id, two.epoch, site_key(state).key_id, two.pseudonym("1.2.840")) == before
     assert stat.S_IMODE((state / "site.key").stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(state: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir() if path.is_file()}
+
+
+def test_nobody_else_can_read_what_a_journal_makes_in_a_directory_of_somebody_else(
+    usual_umask: None, state: Path
+) -> None:
+    state.mkdir(mode=0o755)
+    with Journal.open(state, reserve_bytes=MIB) as journal:
+        report(journal, 3)
+        made = modes(state)
+        assert {"findings.db", "findings.db-wal", "findings.db-shm", "reserve", "reserve.loan"} <= set(made)
+        assert set(made.values()) == {0o600}
+        assert journal.notices == []
+
+
+def test_findings_that_anybody_could_read_become_private_and_that_is_said(
+    usual_umask: None, state: Path
+) -> None:
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 3)
+        for path in state.glob("findings.db*"):
+            path.chmod(0o644)
+        with Journal.open(state, reserve_bytes=0) as again:
+            assert {mode for name, mode in modes(state).items() if name.startswith("findings.db")} == {0o600}
+            assert "only its owner" in again.notices[0]
+            report(again, 1)
+    assert seqs(state) == [1, 2, 3, 4]
+
+
+def test_findings_that_a_group_was_given_stay_the_groups(state: Path) -> None:
+    Journal.open(state, reserve_bytes=0).close()
+    (state / "findings.db").chmod(0o640)
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 1)
+        assert modes(state)["findings.db"] == modes(state)["findings.db-wal"] == 0o640
+        assert journal.notices == []
+
+
+def test_doctor_warns_of_findings_that_anybody_can_read(usual_umask: None, state: Path) -> None:
+    state.mkdir(mode=0o755)
+    Journal.open(state, reserve_bytes=0).close()
+    assert _state(state).state == "ok"
+    (state / "findings.db").chmod(0o644)
+    assert _state(state).state == "lacks"
+    state.chmod(0o700)
+    assert _state(state).state == "ok"
 
 
 def test_pseudonyms_differ_between_sites_and_do_not_contain_the_text(tmp_path: Path) -> None:
@@ -422,7 +480,7 @@ def test_a_quota_too_small_to_work_with_is_refused(state: Path) -> None:
 
 def test_the_reserve_is_real_room_and_comes_back(state: Path) -> None:
     with Journal.open(state, reserve_bytes=MIB):
-        assert (state / "reserve").stat().st_blocks * 512 >= MIB
+        assert sum(path.stat().st_blocks for path in state.glob("reserve*")) * 512 >= MIB
     reserve = Reserve(state, MIB)
     assert reserve.release()
     assert not reserve.held

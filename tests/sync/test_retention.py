@@ -14,25 +14,10 @@ from edge_runtime.records import Gap
 from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
-from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.retention import Days
 from edge_runtime.sync.wire import SeqRange
-from tests.builders import finding, report, telemetry
-
-PIXELS = "Pn2K5" * 400  # 2 kB a mask
-
-
-def with_masks(journal: Journal, count: int) -> list[int]:
-    """Reports findings with their masks; the findings' numbers."""
-    numbers = []
-    for _ in range(count):
-        with journal.batch() as batch:
-            made = finding(batch.stamp())
-            masks = (msgspec.structs.replace(made.masks[0], data=PIXELS),)
-            numbers.append(made.seq)
-            add_finding(batch, msgspec.structs.replace(made, masks=masks))
-    return numbers
+from tests.builders import report, telemetry, with_masks
 
 
 def kinds(state: Path) -> dict[str, set[int]]:
@@ -66,6 +51,32 @@ def test_masks_give_way_for_findings_and_a_gap_record_names_every_one(tmp_path: 
     assert everything == set(range(1, max(everything) + 1))  # every number is here or told of
     with Outbox(tmp_path) as outbox:
         assert outbox.stats().lost == len(gone)
+
+
+def test_what_the_last_batch_removed_is_told_in_that_batch(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, quota_bytes=2 * MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
+        while not told(tmp_path):
+            findings = with_masks(journal, 1)
+            assert not _untold(tmp_path)
+    found = kinds(tmp_path)
+    gone = {seq + 1 for seq in range(1, findings[0] + 1, 2)} - found["mask"]
+    assert covered(told(tmp_path)) == gone
+    assert min(found["gap"]) == findings[0] + 2  # after the finding and its mask
+
+
+def test_what_went_in_vain_is_told_by_the_journal_that_is_asked_to(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, quota_bytes=MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
+        with_masks(journal, 10)
+        with pytest.raises(JournalError, match="not delivered"):
+            report(journal, 200)
+        masks = set(range(2, 21, 2))
+        assert _untold(tmp_path) == masks
+        with Outbox(tmp_path) as outbox:
+            outbox.settle([(1, 200)])
+        journal.tell_losses()
+        journal.tell_losses()  # nothing is told twice
+    assert not _untold(tmp_path)
+    assert told(tmp_path) == [(seq, seq) for seq in sorted(masks)]
 
 
 def test_what_was_delivered_goes_before_anything_that_waits(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class Ways(Protocol):
     def state_now(self) -> DeviceState:
         """What the retained state message would say now."""
 
+    def send_anew(self) -> None:
+        """Rows that had their receipt wait again: an old receipt is not theirs."""
+
     def choose_profile(self, profile: LinkChoice) -> None:
         """From now on, treat the line so."""
 
@@ -101,6 +104,7 @@ def _resend(arguments: Resend, records: Records, ways: Ways) -> Deed:
         f"{len(kept.here)} records are sent again, {len(kept.gone)} are gone, {len(kept.dead)} are dead letters",
         {"resent": ranges_of(kept.here), "gone": ranges_of(kept.gone), "dead": ranges_of(kept.dead)},
         records.resend(arguments.ranges),
+        ways.send_anew,
     )
 
 

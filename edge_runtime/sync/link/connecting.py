@@ -39,7 +39,7 @@ class Opening:
             if monotonic_ns() > self._deadline_ns:
                 raise LinkError(f"{self._where}: no answer; check host and port")
         if failure:
-            raise connect_error(self._line.settings.broker, failure[0])
+            raise connect_error(self._line.settings, failure[0])
         return True
 
     def subscribe(self) -> bool:

@@ -76,7 +76,7 @@ class Line:
         refusal = getattr(self._socket, "refusal", None)
         self.drop()
         if refusal is not None:
-            raise connect_error(self.settings.broker, refusal)
+            raise connect_error(self.settings, refusal)
         raise ended_error(self.settings, lost, answered=self.answer("connack") is not None)
 
     def drop(self) -> None:

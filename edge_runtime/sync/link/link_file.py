@@ -28,6 +28,9 @@ class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
     since: str  # UTC, by this device's clock
     broker: str
     alerts: tuple[Alert, ...] = ()
+    next_try_ns: int | None = (
+        None  # by this boot's monotonic clock; null while connected, connecting or stopped
+    )
     pid: int
     boot_id: str
 
@@ -36,12 +39,21 @@ class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the uplink that wrote it is still there."""
         return self.boot_id == clock.boot_id() and Path(f"/proc/{self.pid}").exists()
 
+    @property
+    def next_try_s(self) -> float | None:
+        """In how many seconds the uplink tries again at the latest; null where it does not wait for that."""
+        if self.next_try_ns is None or not self.lives:
+            return None
+        return max(0.0, (self.next_try_ns - clock.monotonic_ns()) / 1e9)
+
     def line(self) -> str:
         """For a person."""
         if not self.lives:
             return f"link: offline (no uplink runs; the last said {self.state.value} at {self.since})"
         why = "" if self.state.connected else f" ({self.why})"
-        return f"link: {self.state.value} since {self.since}, {self.broker}{why}"
+        left_s = self.next_try_s
+        again = "" if left_s is None else f"; tries again {f'in {left_s:.0f} s' if left_s >= 1 else 'now'}"
+        return f"link: {self.state.value} since {self.since}, {self.broker}{why}{again}"
 
 
 class LinkFile:
@@ -51,10 +63,13 @@ class LinkFile:
         self._state_dir, self._broker = state_dir, broker
         self._written: LinkRecord | None = None
 
-    def show(self, state: LinkState, why: str, alerts: tuple[Alert, ...]) -> None:
+    def show(
+        self, state: LinkState, why: str, alerts: tuple[Alert, ...], next_try_ns: int | None = None
+    ) -> None:
         """A disk that takes nothing is somebody else's to report; the next change tries again."""
         last = self._written
-        if last is not None and (last.state, last.why, last.alerts) == (state, why, alerts):
+        now = (state, why, alerts, next_try_ns)
+        if last is not None and (last.state, last.why, last.alerts, last.next_try_ns) == now:
             return
         same = last is not None and (last.state is state or _both_away(last.state, state))
         record = LinkRecord(
@@ -63,6 +78,7 @@ class LinkFile:
             since=last.since if last is not None and same else clock.utc_now(),
             broker=self._broker,
             alerts=alerts,
+            next_try_ns=next_try_ns,
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )

@@ -78,6 +78,9 @@ class UplinkWays:
     ledger: Ledger
     state_now: Callable[[], DeviceState]
 
+    def send_anew(self) -> None:
+        self.ledger.sendings.anew()
+
     def choose_profile(self, profile: LinkChoice) -> None:
         self.ledger.speed.choose(profile)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.device_state import StateMessages
 from edge_runtime.sync.uplink.ledger import Ledger
 from edge_runtime.sync.uplink.parcels import parcel
+from edge_runtime.sync.wire import Alert, AlertCode
 
 PAGE = 100
 WHY = {
@@ -43,7 +44,15 @@ NEVER = (
     "the site key: pseudonyms are HMAC-SHA256 under it, and its id is in the state message",
     "a path of this machine",
 )
-NEW = ("the property sender, with each start of the uplink", "session in the state, with each connection")
+NEW = (
+    "the property sender, with each start of the uplink; with a number behind it once records are sent anew",
+    "session in the state, with each connection",
+)
+STATE_MORE = (
+    "link is slow on a line that carries little",
+    f"alerts, while there is something to mend: {', '.join(Alert.__struct_fields__)}; the text is one line without paths,"
+    f" the code one of {', '.join(get_args(AlertCode))}",
+)
 TYPED = (
     "an exam's name given with --exam; without it the exam is a pseudonym",
     "the name of a site's profile",
@@ -91,8 +100,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int  # records; the first of them, in the order of sending, are in `messages`
     messages: tuple[Explained, ...]
     unsendable: tuple[Unsendable, ...]
-    state: Explained  # on every connect
+    state: Explained  # on every connect, here of a good line and nothing to mend
     will: Explained  # said by the broker when the device is lost
+    state_more: tuple[str, ...] = STATE_MORE  # what the state says at other times, and not in the one shown
     never: tuple[str, ...] = NEVER
     typed: tuple[str, ...] = TYPED  # leaves as a person wrote it
     new: tuple[str, ...] = NEW  # random, and another when it is sent
@@ -115,7 +125,7 @@ def explain(state_dir: Path, place: Site, limit: int) -> Explanation:
         unsendable: list[Unsendable] = []
         for row in islice(_waiting(outbox), min(limit, pending)):
             try:
-                messages.append(_record(row, topics, outbox.epoch, say.ledger.sender))
+                messages.append(_record(row, topics, outbox.epoch, say.ledger.sendings.sender))
             except UplinkError as exc:
                 unsendable.append(Unsendable(seq=row.seq, kind=row.kind, why=str(exc)))
         return Explanation(

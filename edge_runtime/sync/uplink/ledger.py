@@ -4,8 +4,7 @@ row that connections may be ending over. Knows nothing about sockets.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,7 +13,7 @@ from edge_runtime.sync.link.link_state import LinkMachine
 from edge_runtime.sync.link.reason_codes import OVER_ONE_MESSAGE, LinkError
 from edge_runtime.sync.link.speed import Speed
 from edge_runtime.sync.uplink.alerts import Alerts
-from edge_runtime.sync.wire import SeqRange, ranges_of
+from edge_runtime.sync.uplink.sendings import Sendings
 
 STRIKES = 2  # connections lost over the same unacknowledged row before rows are sent one by one
 ENDINGS = 3  # and, alone, before it is held; the broker's own word that a message was wrong counts at once
@@ -43,11 +42,9 @@ class Ledger:
     link: LinkMachine
     speed: Speed
     alerts: Alerts = field(default_factory=Alerts)
-    sender: str = field(
-        default_factory=lambda: secrets.token_hex(4)
-    )  # this process; its receipts say it back
+    sendings: Sendings = field(default_factory=Sendings)
     report: UplinkReport = field(default_factory=UplinkReport)
-    sent: dict[str, set[int]] = field(default_factory=dict)  # by epoch: numbers whose receipt is due
+    next_try_ns: int | None = None  # of a connection; None while there is one, or one is being made
     wills: set[str] = field(default_factory=set)  # the sessions that this process's wills name
     plain: bool = False  # the cloud cannot unpack: send no packed payload again
     held: set[int] = field(
@@ -61,21 +58,6 @@ class Ledger:
     def one_by_one(self) -> bool:
         """Whether the next connection should send rows alone, to find the one that ends it."""
         return self.strikes >= STRIKES
-
-    def owed(self, epoch: str, ranges: Iterable[SeqRange]) -> tuple[SeqRange, ...]:
-        """What of `ranges` this process has sent and has no receipt for. The cloud cannot have the others: whoever
-        names them is wrong.
-        """
-        due, named = self.sent.get(epoch, set()), set[int]()
-        for first, last in ranges:
-            few = last - first < len(due)
-            named.update(seq for seq in (range(first, last + 1) if few else due) if first <= seq <= last)
-        return ranges_of(named & due)
-
-    def settled(self, epoch: str, ranges: Iterable[SeqRange]) -> None:
-        """Their receipt is here; it counts once."""
-        for first, last in ranges:
-            self.sent[epoch].difference_update(range(first, last + 1))
 
     def unheard(self) -> None:
         """The broker has nobody who takes what was sent."""

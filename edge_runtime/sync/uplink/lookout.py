@@ -14,7 +14,8 @@ from edge_runtime.config import JournalLimits
 from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link_file import LinkFile
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.state import Reserve, free_bytes
+from edge_runtime.sync.reserve import Reserve
+from edge_runtime.sync.state import free_bytes
 from edge_runtime.sync.uplink.ledger import Ledger
 
 _MB = 1 << 20
@@ -59,7 +60,7 @@ class Lookout:
     def show(self) -> None:
         """Tells the link's state."""
         link = self._ledger.link
-        self._link_file.show(link.state, link.why, self._ledger.alerts.standing)
+        self._link_file.show(link.state, link.why, self._ledger.alerts.standing, self._ledger.next_try_ns)
 
     def _disk(self) -> str | None:
         """What to say of a disk that has no room for the journal's reserve, or soon for nothing."""

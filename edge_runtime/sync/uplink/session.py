@@ -179,13 +179,15 @@ class Session:
         )
 
     def _send(self, row: OutboxRow) -> None:
+        sendings = self._ledger.sendings
+        sendings.about_to_send(self._outbox.epoch, row.seq)
         short = self._ledger.speed.profile.short
         try:
             message = parcel(
                 row,
                 self._topics,
                 self._outbox.epoch,
-                self._ledger.sender,
+                sendings.sender,
                 short=short,
                 packed=short and not self._ledger.plain,
             )
@@ -199,7 +201,7 @@ class Session:
         mid = self._link.publish(message)
         self._ledger.report.sent += 1
         if self._proof == "receipt":
-            self._ledger.sent.setdefault(self._outbox.epoch, set()).add(row.seq)
+            sendings.sent(self._outbox.epoch, row.seq)
         self._flight.sent(row, mid)
 
     # ------------------------------------------------------------ in

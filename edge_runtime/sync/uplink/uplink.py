@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -39,6 +40,7 @@ from edge_runtime.sync.uplink.lookout import Lookout
 from edge_runtime.sync.uplink.session import Session
 from edge_runtime.sync.uplink.verdicts import Proof
 
+_TELL_NS = 10 * 10**9  # between two tries to tell of what had to go
 LONGEST_S = 1e9  # thirty years
 MOST_RECEIVED = 128 * 2**10  # a receipt of 1000 ranges has 40 kB, a command 4
 
@@ -98,6 +100,7 @@ class Uplink:
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
         self._released = False
+        self._tell_due_ns = 0
 
     @property
     def report(self) -> UplinkReport:
@@ -119,6 +122,7 @@ class Uplink:
         finally:
             self._audits.close()
             self._ledger.link.stopped()
+            self._ledger.next_try_ns = None
             self._lookout.show()
         self._progress()
         if once and not self._stop.is_set():
@@ -177,6 +181,7 @@ class Uplink:
         )
         self._begin_commands(topics, outbox, say)
         ledger.link.connecting()
+        ledger.next_try_ns = None
         self._lookout.look(outbox)
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
@@ -218,7 +223,7 @@ class Uplink:
                 puback_timeout_s=settings.puback_timeout_s,
                 state_every_s=settings.state_every_s,
                 certificates=self._certificates,
-                look_around=lambda: self._lookout.look(outbox),
+                look_around=lambda: self._look_around(outbox),
             )
         except EdgeError:
             link.drop()
@@ -230,8 +235,17 @@ class Uplink:
         link.close(last=say.message(say.offline("stopped")))
         return end != "replaced"
 
+    def _look_around(self, outbox: Outbox) -> None:
+        self._lookout.look(outbox)
+        now_ns = clock.monotonic_ns()
+        if now_ns < self._tell_due_ns or not outbox.untold():
+            return
+        self._tell_due_ns = now_ns + _TELL_NS
+        with suppress(JournalError), self._journal() as journal:  # too full: it is told later
+            journal.tell_losses()
+
     def _journal(self) -> Journal:
-        """For the audits of commands; never one in a directory that is gone."""
+        """For the audits of commands, and for gaps that no run is there to tell of; never one in a directory that is gone."""
         with Outbox(self._state_dir):
             return Journal.open_within(self._state_dir, self._settings.journal)
 
@@ -272,10 +286,11 @@ class Uplink:
         if trouble in (Trouble.LINE, Trouble.EARLY) and self._certificates.ended():
             trouble, why = Trouble.CERTIFICATE, f"{why}; {self._certificates.warning()}"
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
-        self._notice(why)
-        self._lookout.look()
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
+        self._ledger.next_try_ns = until_ns
+        self._notice(why)
+        self._lookout.look()
         while (left_ns := until_ns - clock.monotonic_ns()) > 0:
             if self._stop.wait(min(0.5, left_ns / 1e9)):
                 return

@@ -93,15 +93,17 @@ class Verdicts:
         except UplinkError as exc:
             self._ledger.notice(str(exc))
             return
-        if (receipt.epoch, receipt.sender) != (self._outbox.epoch, self._ledger.sender):
+        sendings = self._ledger.sendings
+        turn = sendings.turn_of(receipt.sender)
+        if receipt.epoch != self._outbox.epoch or turn is None:
             return  # of a database that was set aside, or of another device with this one's name
         if self._flight.stalled:
             self._ledger.notice("receipts arrive again")
         self._ledger.alerts.mended("no_consumer")
-        ranges = self._ledger.owed(receipt.epoch, receipt.ranges)
+        ranges = sendings.owed(receipt.epoch, turn, receipt.ranges)
         self._flight.settled(ranges, clock.monotonic_ns())
         if receipt.code != "encoding":
-            self._ledger.settled(receipt.epoch, ranges)
+            sendings.settled(receipt.epoch, ranges, rejected=receipt.status == "rejected")
         if receipt.status == "stored":
             for first, last in ranges:
                 self.settling.stored(first, last)

@@ -44,6 +44,7 @@ class Device:
     notices: list[str] = field(default_factory=list)
     said: Said = field(default_factory=lambda: Said(Discretion()))
     told: list[Any] = field(default_factory=list)
+    anew: int = 0  # how often rows were told to go out under another name
     later_s: float = 0.0  # how far the clock is put forward
 
     def __post_init__(self) -> None:
@@ -70,6 +71,9 @@ class Device:
             pending=self.outbox.pending_count(),
             alerts=(ALERT,),
         )
+
+    def send_anew(self) -> None:
+        self.anew += 1
 
     def choose_profile(self, profile: LinkChoice) -> None:
         self.told.append(profile)
@@ -177,6 +181,7 @@ def test_records_that_are_still_there_are_sent_again_and_the_others_are_named(de
     with open_db(device.journal.path) as db:
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[2, 5], [9, 50]])
+    assert device.anew == 1
     assert answer.result == {"resent": [[2, 2], [5, 5], [9, 10]], "gone": [[3, 4]], "dead": []}
     assert {row.seq for row in device.outbox.records("pending")} == {2, 5, 9, 10, answer.audit.seq}
 

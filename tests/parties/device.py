@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.operator import Operator
 from edge_runtime.cloud.store import Store, open_store
+from edge_runtime.records import Audit
 from edge_runtime.sync.commands.command import Answer
 from edge_runtime.sync.commands.signing import Signer, new_key
 from edge_runtime.sync.journal import Journal
@@ -66,6 +69,12 @@ class Device:
     def stats(self) -> OutboxStats:
         with Outbox(self.state, reading=True) as outbox:
             return outbox.stats()
+
+    def audits(self) -> list[Audit]:
+        """What became of each command, by the device's own record."""
+        with Outbox(self.state, reading=True) as outbox:
+            rows = [row for row in outbox.records("all") if row.kind == "audit"]
+        return [msgspec.json.decode(row.body, type=Audit) for row in rows]
 
     @contextmanager
     def uplink(self, url: str, **over: Any) -> Iterator[list[str]]:

@@ -16,14 +16,10 @@ from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.uplink import lookout
 from edge_runtime.sync.wire import Alert
-from tests.builders import report
-from tests.faults.conftest import mount
-from tests.sync.peer import Peer
-from tests.sync.test_link import link_of, said_state
-from tests.sync.test_retention import with_masks
-from tests.sync.test_uplink import findings, running, until
-
-__all__ = ["mount"]  # the fixture
+from tests.builders import report, with_masks
+from tests.faults.processes import until
+from tests.parties.peer import Peer
+from tests.sync.running import findings, link_of, running, said_state
 
 MIB = 2**20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,14 +14,15 @@ from edge_runtime.config import Site
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.records import KIND_OF
 from edge_runtime.sync.uplink.explain import left_out
+from edge_runtime.sync.wire import Alert, AlertCode, DeviceState
 from edge_runtime.types import encode
 from tests.brokers import Mosquitto
 from tests.builders import finding
-from tests.conformance.ear import Ear, records
-from tests.conformance.parties import Device
 from tests.e2e.command import edge_runtime
 from tests.faults.processes import until
-from tests.sync.peer import Peer
+from tests.parties.device import Device
+from tests.parties.ear import Ear, records
+from tests.parties.peer import Peer
 
 PLACE = Site()
 
@@ -123,6 +124,17 @@ def test_a_person_reads_every_message_and_how_many_more_there_are(device: Device
     assert "7 more records" in text
     assert "Leaves as somebody typed it" in text
     assert max(len(line) for line in lines) < 500
+
+
+def test_what_a_state_can_say_is_in_the_one_shown_or_told_beside_it(device: Device) -> None:
+    told = explain.run(device.state, site=PLACE, limit=1)
+    shown = msgspec.json.decode(told.state.payload)
+    assert set(shown) == set(DeviceState.__struct_fields__)
+    assert (shown["link"], shown["alerts"]) == ("online", [])
+    beside = " ".join(told.state_more)
+    for word in ("slow", *Alert.__struct_fields__, *get_args(AlertCode)):
+        assert word in beside
+    assert set(told.state_more) <= {line.strip() for line in explain.lines(told)}
 
 
 def test_the_command_needs_no_broker_and_changes_nothing(device: Device, tmp_path: Path) -> None:

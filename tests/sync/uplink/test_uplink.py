@@ -5,66 +5,27 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edge_runtime.commands import mark, outbox, receive, uplink
+from edge_runtime.config import JournalLimits
 from edge_runtime.errors import ConfigError, JournalError, UplinkError
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.link.link_file import read_link
+from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import only_uplink
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.uplink.verdicts import Proof
 from tests.brokers import free_port
-from tests.builders import report
+from tests.builders import report, with_masks
+from tests.faults.processes import until
+from tests.parties.peer import Peer
 from tests.patience import within
-from tests.sync.peer import Peer
-
-FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path / "state", reserve_bytes=0) as journal:
-        report(journal, 10)
-    return tmp_path / "state"
-
-
-@contextmanager
-def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
-    """An uplink in a thread; the lines it says. Stopped at the end, which must take less than a second."""
-    said: list[str] = []
-    stop = threading.Event()
-    settings = UplinkSettings(
-        Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over}
-    )
-    thread = threading.Thread(target=Uplink(state, settings, stop, on_notice=said.append).run)
-    thread.start()
-    try:
-        yield said
-    finally:
-        began = time.monotonic()
-        stop.set()
-        thread.join(10)
-        assert time.monotonic() - began < within(1.5)
-        assert not thread.is_alive()
-
-
-def until(condition: Any, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-def findings(peer: Peer) -> int:
-    return sum("/evt/" in topic for topic, _ in peer.published)
+from tests.sync.running import FAST, findings, running
 
 
 @pytest.mark.parametrize(
@@ -218,6 +179,23 @@ def test_a_second_uplink_of_a_state_directory_says_so_and_takes_no_connection(st
 def test_a_missing_consumer_is_an_alert_until_somebody_answers(state: Path) -> None:
     with Peer(puback=(0x10,)) as peer, running(state, peer.url):
         until(lambda: (said := read_link(state)) and "no_consumer" in [one.code for one in said.alerts])
+
+
+def test_what_no_run_was_left_to_tell_of_is_told_by_the_uplink_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.sync.uplink.uplink._TELL_NS", 10**8)
+    state, small = tmp_path / "s", JournalLimits(quota_mb=0.5, reserve_mb=0)
+    with Journal.open_within(state, small) as journal:
+        with_masks(journal, 10)
+        with pytest.raises(JournalError, match="not delivered"):
+            report(journal, 200)  # the masks go, and it is not enough
+    with Outbox(state) as held:
+        assert held.untold()
+    with Peer() as peer, running(state, peer.url, ack="puback", journal=small):
+        until(lambda: any(b'"lost":"mask"' in body for body in peer.bodies))
+    with Outbox(state) as held:
+        assert not held.untold()
 
 
 @pytest.mark.parametrize("ack", ["receipt", "puback"])
