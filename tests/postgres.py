@@ -58,6 +58,11 @@ class Postgres:
         where = f"-p {self.port} -k {self._folder.name} -h 127.0.0.1{settings}"
         self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", where, "start")
 
+    def start_if_stopped(self) -> None:
+        """Whatever a test left behind, the next one finds it running."""
+        if not (Path(self._folder.name) / "data" / "postmaster.pid").exists():
+            self.start()
+
     def stop(self) -> None:
         """As a crash would: no checkpoint, every connection cut."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
