@@ -14,11 +14,11 @@ from typing import Any
 
 from edge_runtime.clock import utc_now
 from edge_runtime.cloud.postgres_server import PostgresServer
-from edge_runtime.cloud.rows import Heard, Owner, Poison, PutResult, StoreRow, heard, table_of, taken
+from edge_runtime.cloud.postgres_streams import columns, write_streams
+from edge_runtime.cloud.rows import Owner, Poison, PutResult, StoreRow, heard, table_of, taken
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.errors import ConfigError, UplinkError, first_line
-from edge_runtime.sync.wire import SeqRange
 
 _LOCK = "SELECT pg_advisory_xact_lock(7230155)"  # receivers that start together make the tables one by one
 _NOT_A_VALUE = (OverflowError, UnicodeError)  # Python's own, for what no column of that type can hold
@@ -40,15 +40,7 @@ _RECORDS = _insert("records", "record_id", kind="text", device_id="text", record
 _QUARANTINE = _insert(
     "quarantine", "digest", digest="text", topic="text", reason="text", received_at="text", payload="bytea"
 )
-_STREAMS = """
-INSERT INTO streams AS s (device_id, epoch, highest, known, updated_at)
-SELECT device_id, epoch, highest, known::int8multirange, %s
-FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::text[]) AS came (device_id, epoch, highest, known)
-ORDER BY device_id, epoch
-ON CONFLICT (device_id, epoch) DO UPDATE SET highest = greatest(s.highest, excluded.highest),
-    known = s.known + excluded.known, updated_at = excluded.updated_at
-"""
-_MISSING = "SELECT count(DISTINCT (device_id, epoch)), coalesce(sum(numbers), 0)::bigint FROM missing"
+_MISSING = "SELECT count(*), coalesce(sum(missing), 0) FROM streams WHERE missing > 0"
 
 
 class PostgresStore:
@@ -111,7 +103,7 @@ class PostgresStore:
                 others = [row[:9] for row in rows if row.kind not in ("finding", "event")]
                 records = self._many(_RECORDS, others, key=2)
                 self._many(_QUARANTINE, [one.values() for one in poison], key=0)
-                self._unite(heard(rows, poison))
+                write_streams(db, heard(rows, poison))
         except (self._psycopg.DataError, self._psycopg.IntegrityError, *_NOT_A_VALUE) as exc:
             # `transaction` has rolled back
             raise RowRefusedError(f"store {self._server.name}: row refused ({first_line(exc)})") from exc
@@ -142,17 +134,13 @@ class PostgresStore:
         if not values:
             return None
         values.sort(key=lambda one: one[key])
-        return self._db.execute(sql, _columns(values))
-
-    def _unite(self, streams: list[Heard]) -> None:
-        if streams:
-            rows = [(one.device_id, one.epoch, one.highest, _multirange(one.known)) for one in streams]
-            self._db.execute(_STREAMS, (utc_now(), *_columns(rows)))
+        return self._db.execute(sql, columns(values))
 
     def missing(self) -> Missing:
         db = self._opened()
         try:
-            return Missing(*db.execute(_MISSING).fetchone())
+            streams, numbers = db.execute(_MISSING).fetchone()
+            return Missing(streams, int(numbers))  # a Decimal: two streams may miss more than a bigint holds
         except self._psycopg.Error as exc:
             db.close()
             raise self._trouble(exc) from exc
@@ -160,11 +148,3 @@ class PostgresStore:
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _multirange(ranges: Sequence[SeqRange]) -> str:
-    return "{" + ",".join(f"[{first},{last}]" for first, last in ranges) + "}"

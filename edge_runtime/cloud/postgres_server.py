@@ -97,6 +97,8 @@ class PostgresServer:
             raise ConfigError(  # else it would refuse every record with a letter that it has not
                 f"store {self.name}: the database's encoding is {stores}; want UTF8"
             )
+        # each statement sees what the one before it waited for
+        db.isolation_level = self.psycopg.IsolationLevel.READ_COMMITTED
         # a server tuned for speed answers before the disk has it, and a receipt would be a lie
         if _setting(db, "synchronous_commit") == "off":
             db.execute("SET synchronous_commit = on")

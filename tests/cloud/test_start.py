@@ -225,5 +225,5 @@ def test_the_driver_says_nothing_beside_our_one_line(
                 until(lambda: other.execute(waits.encode()).fetchone() == (1,))
                 other.execute(f"SELECT pg_terminate_backend(pid) {ours}".encode())
             thread.join()
-    assert "closed the connection" in str(lost[0])
+    assert "administrator command" in str(lost[0]) or "closed the connection" in str(lost[0])
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
