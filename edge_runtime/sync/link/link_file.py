@@ -28,6 +28,7 @@ class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
     since: str  # UTC, by this device's clock
     broker: str
     alerts: tuple[Alert, ...] = ()
+    remembered: tuple[Alert, ...] = ()  # stood when the uplink before ended; neither seen again nor mended
     pid: int
     boot_id: str
 
@@ -51,10 +52,17 @@ class LinkFile:
         self._state_dir, self._broker = state_dir, broker
         self._written: LinkRecord | None = None
 
-    def show(self, state: LinkState, why: str, alerts: tuple[Alert, ...]) -> None:
+    def show(
+        self, state: LinkState, why: str, alerts: tuple[Alert, ...], remembered: tuple[Alert, ...] = ()
+    ) -> None:
         """A disk that takes nothing is somebody else's to report; the next change tries again."""
         last = self._written
-        if last is not None and (last.state, last.why, last.alerts) == (state, why, alerts):
+        if last is not None and (last.state, last.why, last.alerts, last.remembered) == (
+            state,
+            why,
+            alerts,
+            remembered,
+        ):
             return
         same = last is not None and (last.state is state or _both_away(last.state, state))
         record = LinkRecord(
@@ -63,6 +71,7 @@ class LinkFile:
             since=last.since if last is not None and same else clock.utc_now(),
             broker=self._broker,
             alerts=alerts,
+            remembered=remembered,
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )
@@ -79,6 +88,12 @@ def _both_away(before: LinkState, now: LinkState) -> bool:
     """A try in between does not make the time without a link begin again."""
     away = (LinkState.OFFLINE, LinkState.CONNECTING)
     return before in away and now in away
+
+
+def alerts_before(state_dir: Path) -> tuple[Alert, ...]:
+    """What stood when the last uplink of this directory ended."""
+    last = read_link(state_dir)
+    return () if last is None else (*last.remembered, *last.alerts)
 
 
 def read_link(state_dir: Path) -> LinkRecord | None:

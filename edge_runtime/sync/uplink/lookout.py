@@ -59,7 +59,8 @@ class Lookout:
     def show(self) -> None:
         """Tells the link's state."""
         link = self._ledger.link
-        self._link_file.show(link.state, link.why, self._ledger.alerts.standing)
+        alerts = self._ledger.alerts
+        self._link_file.show(link.state, link.why, alerts.standing, alerts.remembered)
 
     def _disk(self) -> str | None:
         """What to say of a disk that has no room for the journal's reserve, or soon for nothing."""
