@@ -7,12 +7,13 @@ tables that it has never counted. Knows nothing about connections.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_runtime.clock import utc_now
 from edge_runtime.cloud.rows import Heard
-from edge_runtime.cloud.streams import Known, Settled, settle
+from edge_runtime.cloud.streams import Known, Settled, leaps, settle, within_holes
+from edge_runtime.sync.wire import SeqRange
 
 _NEW = """
 INSERT INTO streams (device_id, epoch, highest, updated_at)
@@ -75,16 +76,27 @@ def write_streams(db: Any, streams: Sequence[Heard]) -> None:
     keys = columns([(one.device_id, one.epoch) for one in streams])
     db.execute(_NEW, (utc_now(), *keys))
     locked = db.execute(_LOCKED, keys)
-    parts = [(one.device_id, one.epoch, first, last) for one in streams for first, last in one.known]
-    touched = db.execute(_TOUCHED, columns(parts))
-    ahead = db.execute(_AHEAD, columns([(one.device_id, one.epoch, one.highest) for one in streams]))
     known = {(device, epoch): Known(highest, missing) for device, epoch, highest, missing in locked}
-    for device, epoch, first, last in touched:
-        known[device, epoch].holes.append((first, last))
-    for device, epoch, seq in ahead:
-        known[device, epoch].ahead.append(seq)
-    now = [((one.device_id, one.epoch), settle(known[one.device_id, one.epoch], one)) for one in streams]
-    _write(db, now)
+    both = [(known[one.device_id, one.epoch], one) for one in streams]
+    _read_holes(db, known, [(one, part) for its, one in both for part in within_holes(its, one)])
+    _read_ahead(db, known, [one for its, one in both if leaps(its, one)])
+    _write(db, [((one.device_id, one.epoch), settle(its, one)) for its, one in both])
+
+
+def _read_holes(
+    db: Any, known: Mapping[tuple[str, str], Known], parts: Sequence[tuple[Heard, SeqRange]]
+) -> None:
+    if parts:
+        rows = [(one.device_id, one.epoch, *part) for one, part in parts]
+        for device, epoch, first, last in db.execute(_TOUCHED, columns(rows)):
+            known[device, epoch].holes.append((first, last))
+
+
+def _read_ahead(db: Any, known: Mapping[tuple[str, str], Known], streams: Sequence[Heard]) -> None:
+    if streams:
+        rows = [(one.device_id, one.epoch, one.highest) for one in streams]
+        for device, epoch, seq in db.execute(_AHEAD, columns(rows)):
+            known[device, epoch].ahead.append(seq)
 
 
 def _write(db: Any, streams: list[tuple[tuple[str, str], Settled]]) -> None:

@@ -36,6 +36,17 @@ class Settled(NamedTuple):
     ahead: tuple[int, ...]  # refused, and above the highest: they will be no holes once it is above them
 
 
+def within_holes(known: Known, heard: Heard) -> list[SeqRange]:
+    """What of what came may be in a hole; nothing, where all is in its order."""
+    return [part for part in heard.known if part[0] <= known.highest] if known.missing else []
+
+
+def leaps(known: Known, heard: Heard) -> bool:
+    """Whether numbers are left out above the highest; those that were refused before are no hole then."""
+    above = (known.highest + 1, heard.highest)
+    return above[0] <= above[1] and any(without([above], heard.known))
+
+
 def settle(known: Known, heard: Heard) -> Settled:
     """Takes what came out of the holes; above the highest that was stored a new one is opened first."""
     highest = max(known.highest, heard.highest)
