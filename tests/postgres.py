@@ -33,12 +33,13 @@ class Postgres:
     def __init__(self, *options: str) -> None:
         programs = _programs()
         assert programs is not None, lacking()
-        self._programs = programs
+        self.programs = programs
         self._options = options
         self._user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
         self._folder = tempfile.TemporaryDirectory(
             prefix="postgres-"
         )  # not pytest's: nobody may not enter those
+        self.folder = Path(self._folder.name)  # its socket is there too
         self.port = free_port()
         self.url = f"postgresql://er@127.0.0.1:{self.port}/postgres"
 
@@ -60,7 +61,7 @@ class Postgres:
 
     def start_if_stopped(self) -> None:
         """Whatever a test left behind, the next one finds it running."""
-        if not (Path(self._folder.name) / "data" / "postmaster.pid").exists():
+        if not (self.folder / "data" / "postmaster.pid").exists():
             self.start()
 
     def stop(self) -> None:
@@ -68,6 +69,6 @@ class Postgres:
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
+        command = [str(self.programs / program), *arguments]
         quiet = subprocess.DEVNULL  # not a pipe: the server keeps what it is given
         subprocess.run(command, check=True, stdout=quiet, stderr=quiet, cwd=self._folder.name, **self._user)
