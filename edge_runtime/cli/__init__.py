@@ -23,14 +23,17 @@ from edge_runtime.cli.syncing import command, outbox, receive, uplink
 from edge_runtime.cli.terminal import fail
 from edge_runtime.errors import ConfigError, EdgeError
 
-FIRST_DAY = [  # in the order in which somebody who begins needs them
-    demo, run, uplink, command, receive, mark, outbox, evaluate, bench,
-    doctor, selftest, lint, models, inspect, quantize, calibrate, compile_model,
-]  # fmt: skip
+ROOMS = {  # and in each the commands in the order in which somebody who begins needs them
+    "Frames to findings": [demo, run, mark, outbox],
+    "Findings to the cloud": [uplink, receive, command],
+    "This machine": [doctor, selftest, bench],
+    "Models": [models, evaluate, calibrate],
+    "A model of your own": [inspect, quantize, compile_model, lint],
+}
 
 
-class FirstDayOrder(click.Group):
-    """Commands in the order given, not of the alphabet; those of the contract that are yet to come say so."""
+class Rooms(click.Group):
+    """Commands under headings, in the order given; those of the contract that are yet to come say so."""
 
     LATER = ("replay",)
 
@@ -41,13 +44,18 @@ class FirstDayOrder(click.Group):
             raise ConfigError(f"edge-runtime {args[0]}: not in this version")
         return super().resolve_command(ctx, args)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        indent = max(len(name) for name in self.commands)
+        for heading, room in ROOMS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(f"{one.name or '':{indent}}", one.get_short_help_str(limit=200)) for one in room]
+                )
 
 
 @click.group(
-    cls=FirstDayOrder,
-    commands=FIRST_DAY,
+    cls=Rooms,
+    commands=[one for room in ROOMS.values() for one in room],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="edge-runtime")

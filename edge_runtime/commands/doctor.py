@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,6 @@ from edge_runtime import clock
 from edge_runtime.build import jetson
 from edge_runtime.build.bundle import verify_bundle
 from edge_runtime.build.precision import Decision, decision_file, open_with_decision
-from edge_runtime.commands.contract import contract_lines
 from edge_runtime.commands.state import default_state
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, EdgeError
@@ -67,7 +65,6 @@ def doctor(state: Path | None = None) -> DoctorReport:
         _python(),
         *_packages(),
         _models(),
-        *_contracts(),
         *_backend(),
         _state(here),
         _config(here),
@@ -135,16 +132,6 @@ def _models() -> Check:
     if not names:
         return Check("models", "broken", "none found", "pip install --force-reinstall edge-runtime")
     return _guarded("models", lambda: ", ".join(_whole(name) for name in names), "restore the named file")
-
-
-def _contracts() -> list[Check]:
-    """What each shipped model was made for; a model that cannot be read was told by `_models`."""
-    checks = []
-    for name in sorted(shipped_models()):
-        with suppress(EdgeError):
-            manifest = load_model(name).manifest
-            checks.append(Check(f"contract of {name}", "ok", "; ".join(contract_lines(manifest))))
-    return checks
 
 
 def _whole(name: str) -> str:

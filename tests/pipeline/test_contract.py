@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +221,7 @@ def test_the_contract_in_words_names_all_that_is_enforced() -> None:
     assert "any" in "\n".join(contract_lines(Manifest(name="stranger")))
 
 
-def test_models_doctor_and_inspect_tell_the_contract(tmp_path: Path) -> None:
+def test_models_and_inspect_tell_the_contract(tmp_path: Path) -> None:
     lines = contract_lines(load_model("fetal_head").manifest)
     told = edge_runtime("models", cwd=tmp_path).out
     assert all(line in told for line in lines)
@@ -234,9 +233,6 @@ def test_models_doctor_and_inspect_tell_the_contract(tmp_path: Path) -> None:
     assert tuple(model["contract"]) == lines
     told = edge_runtime("inspect", load_model("fetal_head").home, cwd=tmp_path).out
     assert all(f"contract {line}" in told for line in lines)
-    checks = json.loads(edge_runtime("doctor", "--json", cwd=tmp_path).out)["checks"]
-    (told,) = (check["found"] for check in checks if check["name"] == "contract of fetal_head")
-    assert all(line in told for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,11 @@ a model of them, deliver, compare, judge, draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-import msgspec
 from PIL.Image import Image
 
 from edge_runtime import clock
@@ -18,7 +16,7 @@ from edge_runtime.codes import MeasurementName
 from edge_runtime.commands.demo import chests, drawing, exhibits, findings, known, page, plot
 from edge_runtime.commands.demo.chests import ChestPart
 from edge_runtime.commands.demo.drawing import Panel
-from edge_runtime.commands.demo.findings import Delivery, Measured, Tail
+from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.harm import GatePart, gate_part
 from edge_runtime.commands.demo.parts import (
     ArteryPart,
@@ -31,15 +29,9 @@ from edge_runtime.commands.demo.parts import (
     live_part,
 )
 from edge_runtime.commands.demo.plot import Timeline
-from edge_runtime.commands.demo.processes import (
-    Child,
-    Wire,
-    edge_runtime,
-    ending_with_us,
-    find_mosquitto,
-    waiting,
-)
+from edge_runtime.commands.demo.processes import Wire, ending_with_us, find_mosquitto, waiting
 from edge_runtime.commands.demo.report import DemoReport, Files
+from edge_runtime.commands.demo.runs import LOOK_S, MODEL, PART_S, Run, Runs
 from edge_runtime.commands.demo.stage import (
     Heads,
     Stage,
@@ -51,24 +43,19 @@ from edge_runtime.commands.demo.stage import (
     set_up,
     write,
 )
-from edge_runtime.commands.run import RunReport
+from edge_runtime.commands.demo.teller import Say, Teller
 from edge_runtime.commands.words import joined
 from edge_runtime.errors import ConfigError, EdgeError
 from edge_runtime.frames.phantom import parse_spec
 from edge_runtime.types import Finding
 
-MODEL = "fetal_head"
 FPS = 30
 LIVE_MM, LIVE = 250.0, "phantom:fetal_head?hc_mm=250&seed=1"
 STILL_MM, STILL, STILL_FRAMES = 180.0, "phantom:fetal_head?hc_mm=180&seed=2", 60
 ARTERY = "phantom:carotid?lumen_mm=6.5&seed=1&frames=25"  # a beat
 BEFORE_KILL = 0.4  # of the live part
 FIRST_FINDING_S = 20.0  # a slow machine with a cold file cache
-PART_S = 120.0
 DRAIN_S = 30.0
-LOOK_S = 0.1
-
-Say = Callable[[str], None]
 
 
 def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say | None = None) -> DemoReport:
@@ -82,7 +69,7 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
     real = find_data(data)
     with ExitStack() as stack:
         stack.enter_context(claim(out))
-        show = Show(set_up(out), seconds, installed(), say, progress)
+        show = Show(set_up(out), seconds, installed(), Teller(say, progress))
         stack.enter_context(ending_with_us())
         show.connect(stack)
         show.stream(stack)
@@ -104,18 +91,6 @@ def demo(out: Path, seconds: float, data: Path | None, say: Say, progress: Say |
 
 
 @dataclass(slots=True)
-class Run:
-    """One `edge-runtime run`, its `--out` file and how far that was read."""
-
-    child: Child
-    tail: Tail
-
-    def findings(self) -> list[Finding]:
-        """What it has reported so far."""
-        return findings.read(self.tail.path)
-
-
-@dataclass(slots=True)
 class Shown:
     """What the acts have shown; None where one was left out or failed."""
 
@@ -126,7 +101,6 @@ class Shown:
     chests: list[ChestPart] = field(default_factory=list)
     artery: ArteryPart | None = None
     gate: GatePart | None = None
-    models: dict[str, RunReport] = field(default_factory=dict)  # each model's last run, in order
 
 
 @dataclass(slots=True)
@@ -136,15 +110,17 @@ class Show:
     stage: Stage
     seconds: float
     installed: dict[str, str]  # anatomy -> model
-    tell: Say
-    progress: Say | None
+    teller: Teller
     wire: Wire | None = None
     real: Heads | None = None
-    runs: list[Run] = field(default_factory=list)  # in the order of their start
     shown: Shown = field(default_factory=Shown)
     timeline: Timeline = field(default_factory=Timeline)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    runs: Runs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.stage, self.teller, self.timeline, self.problems)
 
     # -------------------------------------------------------------- acts
 
@@ -152,7 +128,7 @@ class Show:
         """Broker, receiver and uplink, where there is a broker."""
         mosquitto = find_mosquitto()
         if mosquitto is None:
-            self.say("no mosquitto on this machine: staying offline")
+            self.teller.say("no mosquitto on this machine: staying offline")
             self.notes.append(
                 "no broker here: apt-get install mosquitto, then run the demo again to see findings delivered"
             )
@@ -163,38 +139,40 @@ class Show:
         except EdgeError as exc:
             self.problems.append(str(exc))
             return
-        self.say(f"broker, uplink and receiver are up on {wire.url}")
+        self.teller.say(f"broker, uplink and receiver are up on {wire.url}")
 
     def stream(self, stack: ExitStack) -> None:
         """A moving phantom at 30 frames a second, newest frame wins; the run is killed and started again."""
-        self.say(f"live: a moving phantom of {LIVE_MM:.0f} mm at {FPS} frames/s for {self.seconds:g} s")
+        self.teller.say(
+            f"live: a moving phantom of {LIVE_MM:.0f} mm at {FPS} frames/s for {self.seconds:g} s"
+        )
         self.timeline.begun_ns = clock.monotonic_ns()
-        before = self._run(stack, "live-killed", f"{LIVE}&frames=1000000", "--policy", "newest")
-        self._watch(before, FIRST_FINDING_S, until_first=True)
-        self._watch(before, BEFORE_KILL * self.seconds)
-        self._kill(before.child, "the run")
-        rest_s = (1 - BEFORE_KILL) * self.seconds
-        after = self._run(stack, "live", f"{LIVE}&frames={round(rest_s * FPS)}", "--policy", "newest")
-        self._watch(after, FIRST_FINDING_S, until_first=True)
+        runs, rest_s = self.runs, (1 - BEFORE_KILL) * self.seconds
+        before = runs.start(stack, "live-killed", f"{LIVE}&frames=1000000", "newest")
+        runs.watch(before, FIRST_FINDING_S, until_first=True)
+        runs.watch(before, BEFORE_KILL * self.seconds)
+        runs.kill(before.child, "the run")
+        after = runs.start(stack, "live", f"{LIVE}&frames={round(rest_s * FPS)}", "newest")
+        runs.watch(after, FIRST_FINDING_S, until_first=True)
         self._cut_the_wire(after, rest_s)
-        self._watch(after, rest_s + PART_S)
-        report = self._report(after)
+        runs.watch(after, rest_s + PART_S)
+        report = runs.report(after)
         if report is not None:
             self.shown.live = live_part(before.findings(), after.findings(), report, LIVE_MM)
             self._require("live", [*before.findings(), *after.findings()], LIVE_MM)
 
     def _cut_the_wire(self, run: Run, rest_s: float) -> None:
         """Kills uplink and broker while the run goes on, and starts them again."""
-        wire = self.wire
+        runs, wire = self.runs, self.wire
         if wire is None:
             return
-        self._watch(run, 0.15 * rest_s)
-        self._kill(wire.uplink, "the uplink")
-        self._watch(run, 0.1 * rest_s)
+        runs.watch(run, 0.15 * rest_s)
+        runs.kill(wire.uplink, "the uplink")
+        runs.watch(run, 0.1 * rest_s)
         wire.uplink.start()
-        self._watch(run, 0.2 * rest_s)
-        self._kill(wire.broker, "the broker")
-        self._watch(run, 0.1 * rest_s)
+        runs.watch(run, 0.2 * rest_s)
+        runs.kill(wire.broker, "the broker")
+        runs.watch(run, 0.1 * rest_s)
         try:
             wire.start_broker()
         except EdgeError as exc:
@@ -202,12 +180,11 @@ class Show:
 
     def every_frame(self, stack: ExitStack) -> None:
         """Another phantom, every frame a finding: much to deliver."""
-        self.say(f"every frame a finding: {STILL_FRAMES} frames of a phantom of {STILL_MM:.0f} mm")
-        run = self._run(stack, "every", f"{STILL}&frames={STILL_FRAMES}", "--policy", "every")
-        self._watch(run, PART_S)
-        if self._report(run) is not None:
-            self.shown.phantom = findings.measured(run.findings(), STILL_MM)
-            self._require("every frame", run.findings(), STILL_MM)
+        self.teller.say(f"every frame a finding: {STILL_FRAMES} frames of a phantom of {STILL_MM:.0f} mm")
+        found = self.runs.whole(stack, "every", f"{STILL}&frames={STILL_FRAMES}")
+        if found is not None:
+            self.shown.phantom = findings.measured(found, STILL_MM)
+            self._require("every frame", found, STILL_MM)
 
     def echo(self, stack: ExitStack) -> None:
         """A real heart in front of a head model: what it says must be nothing."""
@@ -215,12 +192,11 @@ class Show:
         if cine is None:
             self.notes.append("no echo cine: this pydicom ships without examples_ybr_color.dcm")
             return
-        self.say("a real cine of a heart, in front of a model for heads")
-        run = self._run(stack, "echo", f"dicom:{cine}", "--policy", "every")
-        self._watch(run, PART_S)
-        if self._report(run) is None:
+        self.teller.say("a real cine of a heart, in front of a model for heads")
+        found = self.runs.whole(stack, "echo", f"dicom:{cine}")
+        if found is None:
             return
-        self.shown.echo = echo = echo_part(run.findings())
+        self.shown.echo = echo = echo_part(found)
         if echo.in_millimetres:
             self.problems.append(f"echo: {echo.in_millimetres} frames of a heart were given millimetres")
 
@@ -234,24 +210,22 @@ class Show:
         if self.real is None:
             self.notes.append(f"no real heads: {data} has none of the exams that were kept out of training")
             return
-        self.say(f"{len(self.real.true_mm)} real fetal heads, small to large")
-        run = self._run(stack, "heads", f"folder:{self.real.folder}", "--policy", "every")
-        self._watch(run, PART_S)
-        if self._report(run) is not None:
-            self.shown.heads = heads_part(run.findings(), self.real.true_mm, self.real.held_out)
+        self.teller.say(f"{len(self.real.true_mm)} real fetal heads, small to large")
+        found = self.runs.whole(stack, "heads", f"folder:{self.real.folder}")
+        if found is not None:
+            self.shown.heads = heads_part(found, self.real.true_mm, self.real.held_out)
 
     def before_the_patient_leaves(self, stack: ExitStack) -> None:
         """Chest X-rays that should be taken again, and one that need not."""
         model = self.installed.get("lungs")
         if model is None:
             return
-        self.say(f"before the patient leaves: a chest X-ray, {joined(way.how for way in chests.WAYS)}")
+        self.teller.say(f"before the patient leaves: a chest X-ray, {joined(way.how for way in chests.WAYS)}")
         for way in chests.WAYS:
-            run = self._run(stack, f"chest-{way.how}", way.uri, "--policy", "every", model=model)
-            self._watch(run, PART_S)
-            if self._report(run) is None:
+            found = self.runs.whole(stack, f"chest-{way.how}", way.uri, model)
+            if found is None:
                 continue
-            part = chests.chest_part(way, run.findings()[0], known.tolerances(model))
+            part = chests.chest_part(way, found[0], known.tolerances(model))
             self.shown.chests.append(part)
             self.problems += chests.wrong(part)
 
@@ -260,13 +234,12 @@ class Show:
         model = self.installed.get("vessel")
         if model is None:
             return
-        self.say("a beating artery, every frame a finding")
-        run = self._run(stack, "artery", ARTERY, "--policy", "every", model=model)
-        self._watch(run, PART_S)
-        if self._report(run) is None:
+        self.teller.say("a beating artery, every frame a finding")
+        found = self.runs.whole(stack, "artery", ARTERY, model)
+        if found is None:
             return
         spec = parse_spec(ARTERY.removeprefix("phantom:"))
-        self.shown.artery = part = artery_part(run.findings(), spec, known.tolerances(model))
+        self.shown.artery = part = artery_part(found, spec, known.tolerances(model))
         if not part.values:
             self.problems.append(f"artery: wanted a lumen in {part.frames} frames, came {part.measured}")
         self.problems += known.complaints("artery", part.values)
@@ -276,7 +249,7 @@ class Show:
         if find_spec("onnx") is None:
             self.notes.append("no gate: pip install 'edge-runtime[build]', then run the demo again")
             return
-        self.say("the gate: INT8 as shipped, and INT8 with one layer's scale spoilt")
+        self.teller.say("the gate: INT8 as shipped, and INT8 with one layer's scale spoilt")
         self.shown.gate = part = gate_part(MODEL)
         if part is not None and not part.as_it_should_be:
             self.problems.append("gate: a sound quantization was refused or a harmful one accepted")
@@ -286,11 +259,10 @@ class Show:
         state, wire = self.stage.state, self.wire
         if wire is None:
             return
-        self.say("delivering what still waits, until the cloud's receipt is there")
+        self.teller.say("delivering what still waits, until the cloud's receipt is there")
         deadline_ns = clock.monotonic_ns() + int(DRAIN_S * 1e9)
         while (pending := waiting(state)) and clock.monotonic_ns() < deadline_ns and not wire.dead():
-            if self.progress is not None:
-                self.progress(f"   {pending} records wait in the outbox")
+            self.teller.pass_by(f"   {pending} records wait in the outbox")
             clock.sleep_s(LOOK_S)
         self.problems += wire.dead()
         if pending:
@@ -299,8 +271,8 @@ class Show:
 
     def compare(self) -> Delivery:
         """Everything that was reported against the database, and into one file."""
-        reported = [finding.finding_id for run in self.runs for finding in run.findings()]
-        write(self.stage.findings, b"".join(findings.whole_lines(run.tail.path) for run in self.runs))
+        reported = [finding.finding_id for run in self.runs.started for finding in run.findings()]
+        write(self.stage.findings, b"".join(findings.whole_lines(run.tail.path) for run in self.runs.started))
         try:
             rows = findings.stored(self.stage.database)
         except EdgeError as exc:
@@ -321,28 +293,27 @@ class Show:
 
     def draw(self) -> None:
         """What was seen, how chests were taken, the phantoms alone, and the measurement over time."""
-        self.say("drawing")
-        head = self._drawn("seen-1", exhibits.phantom(LIVE, self._findings("live")))
-        artery = self._drawn("seen-2", exhibits.artery(ARTERY, self._findings("artery")))
-        real = self._drawn("seen-3", exhibits.head(self.real, self._findings("heads")))
-        heart = self._drawn("seen-4", exhibits.heart(echo_cine(), self._findings("echo")))
+        self.teller.say("drawing")
+        head = self._drawn("seen-1", exhibits.phantom(LIVE, self.runs.findings("live")))
+        artery = self._drawn("seen-2", exhibits.artery(ARTERY, self.runs.findings("artery")))
+        real = self._drawn("seen-3", exhibits.head(self.real, self.runs.findings("heads")))
+        heart = self._drawn("seen-4", exhibits.heart(echo_cine(), self.runs.findings("echo")))
         taken = [
-            self._drawn(f"taken-{at}", exhibits.chest(way, self._findings(f"chest-{way.how}")))
+            self._drawn(f"taken-{at}", exhibits.chest(way, self.runs.findings(f"chest-{way.how}")))
             for at, way in enumerate(chests.WAYS)
         ]
         drawing.save_sheet(self.stage.overlay, [head, artery, real, heart], taken)
         drawing.save_sheet(self.stage.phantoms, [head, artery or taken[0], taken[-1]], shrink=2)
-        live = self._findings("live-killed") + self._findings("live")
+        live = self.runs.findings("live-killed") + self.runs.findings("live")
         drawn = plot.draw(self.stage.measurement, live, LIVE_MM, self.timeline, self.stage.work)
         if not drawn and find_spec("matplotlib") is None:
             self.notes.append("no plot over time: pip install matplotlib, then run the demo again")
 
     def finish(self, delivery: Delivery, seconds: float) -> DemoReport:
         """The report, and the page made of it."""
-        if self.progress is not None:
-            self.progress("")
-        shown = self.shown
-        first, others = next(iter(shown.models.values()), None), list(shown.models.values())[1:]
+        self.teller.pass_by("")
+        shown, models = self.shown, list(self.runs.models.values())
+        first, others = next(iter(models), None), models[1:]
         report = DemoReport(
             ok=not self.problems,
             seconds=round(seconds, 1),
@@ -398,69 +369,3 @@ class Show:
         picture = drawing.draw(panel)
         drawing.save(picture, self.stage.work / f"{name}.png")
         return picture
-
-    def _run(self, stack: ExitStack, name: str, source: str, *more: str, model: str = MODEL) -> Run:
-        """Starts `edge-runtime run`; it is ended when the demo ends."""
-        out = self.stage.work / f"{name}.jsonl"
-        command = edge_runtime(
-            *("run", "--model", model, "--source", source, "--state", str(self.stage.state)),
-            *("--config", str(self.stage.config), "--out", str(out), "--json", *more),
-        )
-        child = Child(name, command, self.stage.work).start()
-        stack.callback(child.stop)
-        run = Run(child, Tail(out))
-        self.runs.append(run)
-        return run
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        if self.progress is not None:
-            self.progress("")
-        self.tell(text)
-
-    def _watch(self, run: Run, seconds: float, *, until_first: bool = False) -> None:
-        """Lets time pass while `run` goes on, with a line of progress: `seconds`, or less where it ends."""
-        deadline_ns = clock.monotonic_ns() + int(seconds * 1e9)
-        tail = run.tail
-        while run.child.running() and clock.monotonic_ns() < deadline_ns:
-            clock.sleep_s(min(LOOK_S, max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9)))
-            if tail.look() and self.progress is not None and tail.last is not None:
-                self.progress(self._progress_line(tail.last, tail.count))
-            if until_first and tail.count:
-                return
-
-    def _progress_line(self, last: Finding, count: int) -> str:
-        one = next((one for one in last.measurements if one.value is not None), None)
-        value = f"{one.name.value.replace('_', ' ')} {one.value:.1f} {one.unit}" if one else "withheld"
-        frame = findings.frame_index(last) + 1
-        return f"   frame {frame}, {value}, {count} reported, {waiting(self.stage.state)} wait in the outbox"
-
-    def _kill(self, child: Child, what: str) -> None:
-        """kill -9, noted with its time; a process that has already ended was not killed, it failed."""
-        if not child.running():
-            self.problems.append(f"{child.name}: ended by itself ({child.complaint()})")
-            return
-        child.kill()
-        self.timeline.add(clock.monotonic_ns(), what)
-        self.say(f"kill -9: {what}")
-
-    def _report(self, run: Run) -> RunReport | None:
-        """What an ended run printed; None, and a problem, when it failed."""
-        child = run.child
-        if child.running():
-            child.stop()
-            self.problems.append(f"{child.name}: did not end within {PART_S:.0f} s and was stopped")
-            return None
-        status = child.wait(0)
-        try:
-            report = msgspec.convert(child.answer(), RunReport)
-        except msgspec.ValidationError:
-            report = None
-        if status != 0 or report is None:
-            self.problems.append(f"{child.name}: exit {status}: {child.complaint()}")
-            return None
-        self.shown.models[report.model] = report
-        return report
-
-    def _findings(self, name: str) -> list[Finding]:
-        return findings.read(self.stage.work / f"{name}.jsonl")
