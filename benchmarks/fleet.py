@@ -202,6 +202,13 @@ def cpu_s(pid: int) -> float:
     return spent + sum(cpu_s(int(child)) for child in children)
 
 
+def peak_mb(pid: int) -> float:
+    """The most memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (held,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return round(int(held) / 1024, 1)
+
+
 def in_the_database(url: str, numbers: dict[str, int]) -> dict[str, int]:
     """What is lost and doubled there, by the rows themselves and by the view that a person would ask."""
     import psycopg
@@ -232,11 +239,13 @@ def scraped(port: int) -> dict[str, float]:
     return {name: round(float(values[f"edge_runtime_receive_{name}"]), 2) for name in wanted}
 
 
-def run(devices: int, rate: float, seconds: float, consumers: int, seed: int) -> dict[str, Any]:
+def run(
+    devices: int, rate: float, seconds: float, consumers: int, seed: int, queued: int = 0
+) -> dict[str, Any]:
     findings = real_findings()
     with (
         tempfile.TemporaryDirectory() as folder,
-        broker(Path(folder)) as (port, mosquitto),
+        broker(Path(folder), queued) as (port, mosquitto),
         Postgres() as postgres,
     ):
         metrics = [free_port() for _ in range(consumers)]
@@ -255,6 +264,7 @@ def run(devices: int, rate: float, seconds: float, consumers: int, seed: int) ->
             report, numbers = asyncio.run(simulated(port, devices, rate, seconds, findings, seed))
             after = [sum(map(cpu_s, (one.pid for one in receivers))), cpu_s(mosquitto.pid)]
             told = [scraped(at) for at in metrics]
+            peaks = [peak_mb(one.pid) for one in (*receivers, mosquitto)]
         finally:
             for receiver in receivers:
                 receiver.terminate()
@@ -265,10 +275,13 @@ def run(devices: int, rate: float, seconds: float, consumers: int, seed: int) ->
             "seconds": seconds,
             "consumers": consumers,
             "seed": seed,
+            "queued": queued,
             **report,
             **in_the_database(postgres.url, numbers),
             "receiver_cpu_s": round(after[0] - before[0], 1),
             "mosquitto_cpu_s": round(after[1] - before[1], 1),
+            "receiver_peak_mb": max(peaks[:-1]),
+            "mosquitto_peak_mb": peaks[-1],
             "receivers": told,
             "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
         }
@@ -297,6 +310,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--consumers", type=int, default=1)
+    parser.add_argument("--queued", type=int, default=0, help="mosquitto's max_queued_messages; 0: no limit")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
@@ -313,7 +327,8 @@ def main() -> int:
     results = []
     for number in range(arguments.rounds):
         seed = arguments.seed + number
-        results.append(run(arguments.devices, arguments.rate, arguments.seconds, arguments.consumers, seed))
+        load = (arguments.devices, arguments.rate, arguments.seconds, arguments.consumers)
+        results.append(run(*load, seed, arguments.queued))
         print(json.dumps(results[-1]), flush=True)
     if not arguments.no_file:
         kept = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), "runs": results}

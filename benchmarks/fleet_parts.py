@@ -28,7 +28,7 @@ _CONFIG = """listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
 max_connections -1
-max_queued_messages 0
+max_queued_messages {queued}
 max_inflight_messages 1000
 log_type error
 user root
@@ -36,11 +36,11 @@ user root
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A mosquitto that writes no log, and its port."""
+def broker(folder: Path, queued: int = 0) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A mosquitto that writes no log, and its port; it keeps `queued` messages for a busy subscriber, 0: all."""
     port = free_port()
     config = folder / "mosquitto.conf"
-    config.write_text(_CONFIG.format(port=port))
+    config.write_text(_CONFIG.format(port=port, queued=queued))
     assert MOSQUITTO is not None, "mosquitto is not installed (apt install mosquitto)"
     process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:

@@ -185,7 +185,7 @@ def emptied(url: str) -> None:
     from edge_runtime.cloud.store import open_store
 
     with closing(open_store(url)), psycopg.connect(url, autocommit=True) as db:
-        db.execute("TRUNCATE findings, events, records, streams, quarantine")
+        db.execute("TRUNCATE findings, events, records, streams, holes, refused_ahead, quarantine")
         db.execute("CHECKPOINT")
 
 

@@ -33,12 +33,13 @@ class Postgres:
     def __init__(self, *options: str) -> None:
         programs = _programs()
         assert programs is not None, lacking()
-        self._programs = programs
+        self.programs = programs
         self._options = options
         self._user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
         self._folder = tempfile.TemporaryDirectory(
             prefix="postgres-"
         )  # not pytest's: nobody may not enter those
+        self.folder = Path(self._folder.name)  # its socket is there too
         self.port = free_port()
         self.url = f"postgresql://er@127.0.0.1:{self.port}/postgres"
 
@@ -58,11 +59,16 @@ class Postgres:
         where = f"-p {self.port} -k {self._folder.name} -h 127.0.0.1{settings}"
         self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", where, "start")
 
+    def start_if_stopped(self) -> None:
+        """Whatever a test left behind, the next one finds it running."""
+        if not (self.folder / "data" / "postmaster.pid").exists():
+            self.start()
+
     def stop(self) -> None:
         """As a crash would: no checkpoint, every connection cut."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
+        command = [str(self.programs / program), *arguments]
         quiet = subprocess.DEVNULL  # not a pipe: the server keeps what it is given
         subprocess.run(command, check=True, stdout=quiet, stderr=quiet, cwd=self._folder.name, **self._user)

@@ -148,6 +148,11 @@ def command(as_json: bool, new_key: Path | None, **flags: Any) -> None:
     help="Stop after this long without one.",
 )
 @click.option("--http", default=None, metavar="HOST:PORT", help="Answer /metrics and /healthz there.")
+@click.option(
+    "--accept-unsafe-store",
+    is_flag=True,
+    help="Take a PostgreSQL server with fsync or full_page_writes off: a power cut may take what was receipted.",
+)
 @as_json
 def receive(as_json: bool, **flags: Any) -> None:
     """The cloud side: store findings once, then send the receipt."""

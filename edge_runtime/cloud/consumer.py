@@ -6,7 +6,6 @@ findings are made, nor which database it is.
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from edge_runtime.cloud.judging import Judged, judge, poisoned, receipts_for
 from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.rows import StoreRow
 from edge_runtime.cloud.store import RowRefusedError, Store
+from edge_runtime.cloud.waiting import MOST_S, pause_s
 from edge_runtime.errors import UplinkError
 from edge_runtime.sync.link.broker import Broker
 from edge_runtime.sync.link.incoming import Received
@@ -44,7 +44,7 @@ class ConsumerSettings:
     batch_rows: int = 500
     batch_s: float = 0.05  # the longest that the first message of a batch waits
     quiet_s: float = 0.005  # nothing for this long: no need to wait for more
-    backoff_max_s: float = 10.0
+    backoff_max_s: float = MOST_S
 
 
 class ReceiveReport(msgspec.Struct, kw_only=True):
@@ -73,9 +73,11 @@ class Consumer:
         on_notice: Callable[[str], None] = lambda line: None,
         on_progress: Callable[[ReceiveReport], None] = lambda report: None,
         metrics: Metrics | None = None,
+        health: Health | None = None,
     ) -> None:
         self.report = ReceiveReport()
-        self.health = Health()
+        self.health = health or Health()
+        self.health.works("store")  # it was opened
         self._settings, self._store, self._stop = settings, store, stop
         self._on_notice, self._on_progress, self._metrics = on_notice, on_progress, metrics
         self._last_notice = ""
@@ -97,18 +99,16 @@ class Consumer:
                 self._connection()
             except UplinkError as exc:
                 self._notice(str(exc))
-                if not self.health.store:
-                    self.health.broker = str(exc)
+                if not self.health.wrong("store"):
+                    self.health.fails("broker", str(exc))
                 tries = 0 if self.report.batches > done else tries + 1
-                wait_s = min(self._settings.backoff_max_s, 0.25 * 2 ** min(tries, 10)) * random.uniform(
-                    0.5, 1.5
-                )
+                wait_s = pause_s(tries, self._settings.backoff_max_s)
                 self._stop.wait(min(wait_s, self._idle_left_s()))
         self._progress()
         if self.report.connects == 0 and not self._stop.is_set() and self._limit != 0:
             raise UplinkError(self._last_notice or f"broker {self._settings.broker}: never connected")
-        if self.health.store and not self._stop.is_set():
-            raise UplinkError(self.health.store)
+        if (lost := self.health.wrong("store")) and not self._stop.is_set():
+            raise UplinkError(lost)
         return self.report
 
     def _over(self) -> bool:
@@ -139,7 +139,7 @@ class Consumer:
         if link is None:
             return
         self.report.connects += 1
-        self.health.broker = ""
+        self.health.works("broker")
         if self._metrics is not None:
             self._metrics.connected()
         self._notice(f"broker {settings.broker}: connected, listening")
@@ -149,19 +149,19 @@ class Consumer:
             link.drop()
             raise
         finally:
-            self.health.broker = "not connected"
+            self.health.fails("broker", "not connected")
         link.close()
 
     def _check_store(self) -> None:
         """Asks the database what is missing, now and then: UplinkError, and no health, when it does not answer."""
-        if clock.monotonic_ns() - self._checked_ns < _CHECK_S * 1e9 and not self.health.store:
+        if clock.monotonic_ns() - self._checked_ns < _CHECK_S * 1e9 and not self.health.wrong("store"):
             return
         try:
             missing = self._store.missing()
         except UplinkError as exc:
-            self.health.store = str(exc)
+            self.health.fails("store", str(exc))
             raise
-        self.health.store = ""
+        self.health.works("store")
         self._checked_ns = clock.monotonic_ns()
         if self._metrics is not None:
             self._metrics.missing(missing)
@@ -239,7 +239,7 @@ class Consumer:
         except RowRefusedError:
             raise
         except UplinkError as exc:
-            self.health.store = str(exc)
+            self.health.fails("store", str(exc))
             raise
         if poison:
             done = "quarantined" if kept else "sent back"

@@ -8,23 +8,19 @@ nothing about MQTT.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
 from edge_runtime.clock import utc_now
-from edge_runtime.cloud.rows import Heard, Owner, Poison, PutResult, StoreRow, heard, table_of, taken
+from edge_runtime.cloud.postgres_server import PostgresServer
+from edge_runtime.cloud.postgres_streams import columns, write_streams
+from edge_runtime.cloud.rows import Owner, Poison, PutResult, StoreRow, heard, table_of, taken
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.errors import ConfigError, UplinkError, first_line
-from edge_runtime.sync.wire import SeqRange
 
 _LOCK = "SELECT pg_advisory_xact_lock(7230155)"  # receivers that start together make the tables one by one
-_OLDEST = 140000  # the first with multiranges
 _NOT_A_VALUE = (OverflowError, UnicodeError)  # Python's own, for what no column of that type can hold
 
 
@@ -44,72 +40,44 @@ _RECORDS = _insert("records", "record_id", kind="text", device_id="text", record
 _QUARANTINE = _insert(
     "quarantine", "digest", digest="text", topic="text", reason="text", received_at="text", payload="bytea"
 )
-_STREAMS = """
-INSERT INTO streams AS s (device_id, epoch, highest, known, updated_at)
-SELECT device_id, epoch, highest, known::int8multirange, %s
-FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::text[]) AS came (device_id, epoch, highest, known)
-ORDER BY device_id, epoch
-ON CONFLICT (device_id, epoch) DO UPDATE SET highest = greatest(s.highest, excluded.highest),
-    known = s.known + excluded.known, updated_at = excluded.updated_at
-"""
-_MISSING = "SELECT count(DISTINCT (device_id, epoch)), coalesce(sum(numbers), 0)::bigint FROM missing"
+_MISSING = "SELECT count(*), coalesce(sum(missing), 0) FROM streams WHERE missing > 0"
 
 
 class PostgresStore:
     """A PostgreSQL database. A connection that is lost is made anew by the next call."""
 
-    def __init__(self, url: str) -> None:
-        try:
-            self._psycopg: Any = import_module("psycopg")
-        except ImportError as exc:
-            raise ConfigError(
-                f"store postgresql: needs psycopg; pip install 'edge-runtime[cloud]' ({exc})"
-            ) from exc
-        logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings repeat what we say of an outage
-        try:
-            import_module("psycopg.conninfo").conninfo_to_dict(url)
-        except self._psycopg.Error as exc:  # whose text may hold the password
-            raise ConfigError(
-                "store postgresql: not a URL that PostgreSQL reads; want postgresql://user:password@host:port/database"
-            ) from exc
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        *,
+        accept_unsafe: bool = False,
+        on_notice: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._server = PostgresServer(url, accept_unsafe=accept_unsafe, on_notice=on_notice)
+        self._psycopg = self._server.psycopg
         self._db: Any = None
         self._connect()
 
     def _connect(self) -> None:
+        self._db = self._server.connect()
         try:
-            with ExitStack() as on_failure:
-                self._db = db = self._psycopg.connect(
-                    self._url,
-                    connect_timeout=10,
-                    application_name="edge-runtime receive",
-                    client_encoding="utf8",  # and not what the environment says
-                    autocommit=True,
-                )
-                on_failure.callback(db.close)
-                if db.info.server_version < _OLDEST:
-                    raise ConfigError(f"store {self._where()}: PostgreSQL is too old; want 14 or later")
-                if (stores := db.info.parameter_status("server_encoding")) != "UTF8":
-                    raise ConfigError(  # else it would refuse every record with a letter that it has not
-                        f"store {self._where()}: the database's encoding is {stores}; want UTF8"
-                    )
-                # a server tuned for speed answers before the disk has it, and a receipt would be a lie
-                if db.execute("SHOW synchronous_commit").fetchone()[0] == "off":
-                    db.execute("SET synchronous_commit = on")
-                self._migrate()
-                on_failure.pop_all()
+            self._migrate()
         except self._psycopg.Error as exc:
-            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+            self._db.close()
+            raise self._trouble(exc) from exc
+        except ConfigError:
+            self._db.close()
+            raise
 
     def _migrate(self) -> None:
         """Makes what is missing. A database that is up to date needs no right to make tables."""
         with self._db.transaction():
             made = self._db.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()[0]
-            if made and not outstanding("postgresql", self._applied(), self._where()):
+            if made and not outstanding("postgresql", self._applied(), self._server.name):
                 return
             self._db.execute(_LOCK)
             self._db.execute(VERSIONS)
-            for migration in outstanding("postgresql", self._applied(), self._where()):
+            for migration in outstanding("postgresql", self._applied(), self._server.name):
                 for statement in migration.statements:
                     self._db.execute(statement)
                 noted = (migration.version, migration.name, utc_now())
@@ -118,9 +86,8 @@ class PostgresStore:
     def _applied(self) -> int:
         return int(self._db.execute(APPLIED).fetchone()[0])
 
-    def _where(self) -> str:
-        parts = urlsplit(self._url)
-        return f"postgresql://{parts.hostname or 'localhost'}{parts.path}"  # without user and password
+    def _trouble(self, exc: BaseException) -> UplinkError:
+        return UplinkError(f"store {self._server.name}: {first_line(exc)}")
 
     def _opened(self) -> Any:
         if self._db is None or self._db.closed:
@@ -136,13 +103,13 @@ class PostgresStore:
                 others = [row[:9] for row in rows if row.kind not in ("finding", "event")]
                 records = self._many(_RECORDS, others, key=2)
                 self._many(_QUARANTINE, [one.values() for one in poison], key=0)
-                self._unite(heard(rows, poison))
+                write_streams(db, heard(rows, poison))
         except (self._psycopg.DataError, self._psycopg.IntegrityError, *_NOT_A_VALUE) as exc:
             # `transaction` has rolled back
-            raise RowRefusedError(f"store {self._where()}: row refused ({first_line(exc)})") from exc
+            raise RowRefusedError(f"store {self._server.name}: row refused ({first_line(exc)})") from exc
         except self._psycopg.Error as exc:
             db.close()
-            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+            raise self._trouble(exc) from exc
         counts = [cursor.rowcount if cursor else 0 for cursor in (findings, events, records)]
         result = PutResult(counts[0], counts[1], counts[2])
         return result if result.new == len(rows) else replace(result, taken=taken(rows, self._owners(rows)))
@@ -159,7 +126,7 @@ class PostgresStore:
                 found.update({(table, one): tuple(its) for one, *its in self._db.execute(sql, (wanted,))})
         except self._psycopg.Error as exc:
             self._db.close()
-            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+            raise self._trouble(exc) from exc
         return found
 
     def _many(self, sql: str, values: list[tuple[Any, ...]], key: int = 1) -> Any:
@@ -167,29 +134,17 @@ class PostgresStore:
         if not values:
             return None
         values.sort(key=lambda one: one[key])
-        return self._db.execute(sql, _columns(values))
-
-    def _unite(self, streams: list[Heard]) -> None:
-        if streams:
-            rows = [(one.device_id, one.epoch, one.highest, _multirange(one.known)) for one in streams]
-            self._db.execute(_STREAMS, (utc_now(), *_columns(rows)))
+        return self._db.execute(sql, columns(values))
 
     def missing(self) -> Missing:
         db = self._opened()
         try:
-            return Missing(*db.execute(_MISSING).fetchone())
+            streams, numbers = db.execute(_MISSING).fetchone()
+            return Missing(streams, int(numbers))  # a Decimal: two streams may miss more than a bigint holds
         except self._psycopg.Error as exc:
             db.close()
-            raise UplinkError(f"store {self._where()}: {first_line(exc)}") from exc
+            raise self._trouble(exc) from exc
 
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _multirange(ranges: Sequence[SeqRange]) -> str:
-    return "{" + ",".join(f"[{first},{last}]" for first, last in ranges) + "}"

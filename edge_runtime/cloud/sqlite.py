@@ -1,7 +1,6 @@
 """The cloud's tables in one SQLite file: enough for a clinic, and for several receivers on one machine.
 
-What PostgreSQL does with a range type, uniting what is known of a stream, is done here in Python, inside the same
-transaction. Knows nothing about MQTT.
+Knows nothing about MQTT.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-
-import msgspec
 
 from edge_runtime.clock import utc_now
 from edge_runtime.cloud.rows import (
@@ -27,16 +24,22 @@ from edge_runtime.cloud.rows import (
     heard,
     table_of,
     taken,
-    united,
 )
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
+from edge_runtime.cloud.streams import Known, settle
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.database import open_db, roll_back
 from edge_runtime.sync.state import file_mark
-from edge_runtime.sync.wire import SeqRange
 
-_ranges = msgspec.json.Decoder(tuple[tuple[int, int], ...])
+# The holes that a range touches: at most one begins before it.
+_TOUCHED = """
+SELECT first, last FROM holes
+WHERE device_id = ? AND epoch = ? AND first >= coalesce(
+    (SELECT max(first) FROM holes WHERE device_id = ? AND epoch = ? AND first <= ?), 0
+) AND last >= ? AND first <= ?
+"""
+_AHEAD = "SELECT seq FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq <= ?"
 
 
 class SqliteStore:
@@ -101,10 +104,10 @@ class SqliteStore:
 
     def missing(self) -> Missing:
         try:
-            counted = (
-                "SELECT count(DISTINCT device_id || ' ' || epoch), coalesce(sum(numbers), 0) FROM missing"
-            )
-            return Missing(*self._opened().execute(counted).fetchone())
+            # `total`: a sum that no integer of SQLite's holds would be an error
+            counted = "SELECT count(*), total(missing) FROM streams WHERE missing > 0"
+            streams, numbers = self._opened().execute(counted).fetchone()
+            return Missing(streams, int(numbers))
         except sqlite3.Error as exc:
             self.close()
             raise UplinkError(f"store {self._path}: cannot be read ({exc})") from exc
@@ -151,10 +154,22 @@ def _many(
     return db.executemany(sql, values).rowcount
 
 
-def _unite(db: sqlite3.Connection, stream: Heard) -> None:
-    key = (stream.device_id, stream.epoch)
-    row = db.execute("SELECT highest, known FROM streams WHERE device_id = ? AND epoch = ?", key).fetchone()
-    before: Iterable[SeqRange] = _ranges.decode(row[1]) if row else ()
-    known = msgspec.json.encode(united([*before, *stream.known])).decode()
-    highest = max(stream.highest, row[0] if row else 0)
-    db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", (*key, highest, known, utc_now()))
+def _unite(db: sqlite3.Connection, came: Heard) -> None:
+    key = (came.device_id, came.epoch)
+    row = db.execute("SELECT highest, missing FROM streams WHERE device_id = ? AND epoch = ?", key).fetchone()
+    holes = {hole for part in came.known for hole in db.execute(_TOUCHED, (*key, *key, part[0], *part))}
+    ahead = [seq for (seq,) in db.execute(_AHEAD, (*key, came.highest))]
+    highest, missing = row or (0, 0)
+    now = settle(Known(highest, missing, sorted(holes), ahead), came)
+    db.executemany("DELETE FROM holes WHERE device_id = ? AND epoch = ? AND first = ?", _of(key, now.closed))
+    db.executemany("INSERT INTO holes VALUES (?, ?, ?, ?)", [(*key, *hole) for hole in now.opened])
+    db.executemany(
+        "DELETE FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq = ?", _of(key, now.reached)
+    )
+    db.executemany("INSERT OR IGNORE INTO refused_ahead VALUES (?, ?, ?)", _of(key, now.ahead))
+    values = (*key, now.highest, utc_now(), now.missing)
+    db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", values)
+
+
+def _of(key: tuple[str, str], numbers: Iterable[int]) -> list[tuple[str, str, int]]:
+    return [(*key, number) for number in numbers]

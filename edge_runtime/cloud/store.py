@@ -6,7 +6,7 @@ devices let go of their rows. Knows nothing about MQTT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -26,6 +26,10 @@ class RowRefusedError(UplinkError):
     """The database takes the connection but not one of the rows: put fewer at a time to find it."""
 
 
+class StoreAwayError(UplinkError):
+    """Nothing answers where the database should be, or it is still starting: it may be there in a moment."""
+
+
 class Store(Protocol):
     """One open database, used by one thread. An outage raises UplinkError and the next call tries anew."""
 
@@ -40,10 +44,13 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-def open_store(url: str) -> Store:
+def open_store(
+    url: str, *, accept_unsafe: bool = False, on_notice: Callable[[str], None] = lambda line: None
+) -> Store:
     """The store at `sqlite:///relative`, `sqlite:////absolute` or `postgresql://...`, its tables made if need be.
 
-    Raises ConfigError for a URL or a missing driver, UplinkError when the database cannot be reached.
+    Raises ConfigError for a URL, a missing driver, or a server that a power cut would take committed rows from
+    (`accept_unsafe`: told by a notice instead); StoreAwayError when it is not up, UplinkError when it refuses us.
     """
     try:
         scheme = urlsplit(url).scheme
@@ -61,6 +68,6 @@ def open_store(url: str) -> Store:
     if scheme in ("postgresql", "postgres"):
         from edge_runtime.cloud.postgres import PostgresStore
 
-        return PostgresStore(url)
+        return PostgresStore(url, accept_unsafe=accept_unsafe, on_notice=on_notice)
     known = scheme or "without a scheme"  # not the URL: it may hold a password
     raise ConfigError(f"store {known}: want sqlite:///file or postgresql://user@host/database")

@@ -10,9 +10,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings, ReceiveReport
+from edge_runtime.cloud.health import Health
 from edge_runtime.cloud.http import address, serving
 from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
+from edge_runtime.cloud.waiting import wait_for_store
 from edge_runtime.commands.stopping import stop_on_signals
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link.broker import Broker
@@ -30,12 +32,14 @@ def run(
     key: Path | None = None,
     client_id: str | None = None,
     http: str | None = None,
+    accept_unsafe_store: bool = False,
     on_notice: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[ReceiveReport], None] = lambda report: None,
 ) -> ReceiveReport:
     """Runs until SIGINT, SIGTERM, `limit` new findings or `idle_exit_s` without a message.
 
-    Raises ConfigError for a wrong URL, UplinkError when the store or the broker was never reached.
+    A database that is not up yet is waited for. Raises ConfigError for a wrong URL and for a server that is not safe
+    against a power cut, UplinkError when the store refuses us or, with `idle_exit_s`, was never reached, as the broker.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit: want a number of findings, got {limit}")
@@ -48,20 +52,30 @@ def run(
     name = client_id or f"receive-{socket.gethostname()}-{os.getpid()}"
     at = address(http) if http is not None else None
     metrics = Metrics() if at is not None else None
+    health = Health()
     with ExitStack() as stack:
-        opened = stack.enter_context(closing(open_store(store)))
         stop = stack.enter_context(stop_on_signals())
+        if at is not None and metrics is not None:
+            shown = stack.enter_context(serving(at, metrics.text, health.troubles))
+            on_notice(f"{shown}: /metrics and /healthz")
+        opened = wait_for_store(
+            lambda: open_store(store, accept_unsafe=accept_unsafe_store, on_notice=on_notice),
+            stop,
+            health,
+            on_notice,
+            idle_exit_s,
+        )
+        if opened is None:
+            return ReceiveReport()
         consumer = Consumer(
             ConsumerSettings(where, name, tls),
-            opened,
+            stack.enter_context(closing(opened)),
             stop,
             on_notice=on_notice,
             on_progress=on_progress,
             metrics=metrics,
+            health=health,
         )
-        if at is not None and metrics is not None:
-            shown = stack.enter_context(serving(at, metrics.text, consumer.health.troubles))
-            on_notice(f"{shown}: /metrics and /healthz")
         return consumer.run(limit=limit, idle_exit_s=idle_exit_s)
 
 

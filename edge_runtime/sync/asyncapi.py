@@ -17,6 +17,7 @@ from edge_runtime.sync.commands.command import (
     SIGNATURE_PROPERTY,
     Answer,
     Command,
+    ResendResult,
 )
 from edge_runtime.sync.link.publishing import Message
 from edge_runtime.sync.packing import KNOWN
@@ -145,7 +146,11 @@ def _messages() -> dict[str, Any]:
     }
     made["receipt"] = _message(RECEIPT_CONTENT_TYPE, _schema(Receipt))
     made["state"] = _message(STATE_CONTENT_TYPE, _schema(DeviceState))
-    made["answer"] = _message(ANSWER_CONTENT_TYPE, _schema(Answer))
+    resent = {
+        "if": {"properties": {"command": {"const": "resend"}, "outcome": {"const": "done"}}},
+        "then": {"properties": {"result": _schema(ResendResult)}},
+    }
+    made["answer"] = _message(ANSWER_CONTENT_TYPE, {"allOf": [_schema(Answer), resent]})
     for name, arguments in ARGUMENTS.items():
         narrowed = {"properties": {"command": {"const": name}, "arguments": _schema(arguments)}}
         made[f"command_{name}"] = _message(
@@ -162,7 +167,7 @@ def _message(
 
 
 def _schemas() -> dict[str, Any]:
-    types = (*SENT.values(), Receipt, DeviceState, Command, Answer, *ARGUMENTS.values())
+    types = (*SENT.values(), Receipt, DeviceState, Command, Answer, ResendResult, *ARGUMENTS.values())
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return {name: _draft_7(components[name]) for name in sorted(components)}
 

@@ -41,7 +41,8 @@ _WHERE: dict[Which, str] = {
 # a record that comes back goes into its kind's lane: a person's mark was for the first time
 _LANE = f"CASE kind WHEN 'mask' THEN {Lane.MASK:d} WHEN 'telemetry' THEN {Lane.TELEMETRY:d} ELSE {Lane.FINDING:d} END"
 _PUT_ASIDE = "INSERT OR IGNORE INTO dead SELECT seq, ?, ? FROM outbox WHERE seq"
-_HERE = "SELECT seq, seq IN (SELECT seq FROM dead) FROM journal WHERE seq BETWEEN ? AND ?"
+_HERE = """SELECT seq, seq IN (SELECT seq FROM dead), seq IN (SELECT seq FROM outbox)
+    FROM journal WHERE seq BETWEEN ? AND ?"""
 _AGAIN = (
     f"INSERT OR IGNORE INTO outbox SELECT seq, {_LANE} FROM journal WHERE seq BETWEEN ? AND ?"
     " AND seq NOT IN (SELECT seq FROM dead)"
@@ -72,11 +73,14 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of some numbers of this device's sequence."""
+    """What became of some numbers of this device's sequence; each is in one list and no other."""
 
-    here: tuple[int, ...]  # delivered or waiting: can be sent again
+    delivered: tuple[int, ...]  # and still in the journal: can be sent again
+    waiting: tuple[int, ...]  # not delivered yet
     dead: tuple[int, ...]  # rejected by the cloud, or held: put aside
-    gone: tuple[int, ...]  # removed, by age or for room
+    lost: tuple[int, ...]  # removed before they were delivered: a `gap` record tells of them, or will
+    gone: tuple[int, ...]  # removed after they were delivered
+    never: tuple[int, ...]  # no record was ever given this number
 
 
 class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,14 +248,25 @@ class Outbox:
         return self._change("dead letters cannot be sent again", back)
 
     def kept(self, ranges: Iterable[SeqRange]) -> Kept:
-        """What became of these numbers; those that were never given are in no list."""
-        here, dead, wanted = set[int](), set[int](), set[int]()
+        """What became of these numbers."""
+        asked, delivered, waiting, dead = set[int](), set[int](), set[int](), set[int]()
         last_given: int = self._read(database.LAST_SEQ)[0][0]
         for first, last in ranges:
-            wanted.update(range(first, min(last, last_given) + 1))
-            for seq, is_dead in self._read(_HERE, first, last):
-                (dead if is_dead else here).add(seq)
-        return Kept(tuple(sorted(here)), tuple(sorted(dead)), tuple(sorted(wanted - here - dead)))
+            asked.update(range(first, last + 1))
+            for seq, is_dead, waits in self._read(_HERE, first, last):
+                (dead if is_dead else waiting if waits else delivered).add(seq)
+        never = {seq for seq in asked if seq > last_given}
+        away = asked - delivered - waiting - dead - never
+        lost = (
+            {seq for first, last in self._lost() for seq in away if first <= seq <= last} if away else set()
+        )
+        found = (delivered, waiting, dead, lost, away - lost, never)
+        return Kept(*(tuple(sorted(seqs)) for seqs in found))
+
+    def _lost(self) -> list[SeqRange]:
+        """What was removed unsent: as gap records tell, and as the next one will."""
+        ranges = [(first, last) for first, last in self._read("SELECT first, last FROM lost")]
+        return ranges + [one for row in self._of_kind("gap") for one in _gap(row).ranges]
 
     def resend(self, ranges: Iterable[SeqRange]) -> tuple[Change, ...]:
         """What makes delivered rows pending again, for a cloud that misses them; see `Batch.also`."""
@@ -348,8 +363,11 @@ class Outbox:
 
 
 def _lost_by(row: OutboxRow) -> int:
-    gap = msgspec.json.decode(row.body, type=Gap)
-    return sum(last - first + 1 for first, last in gap.ranges)
+    return sum(last - first + 1 for first, last in _gap(row).ranges)
+
+
+def _gap(row: OutboxRow) -> Gap:
+    return msgspec.json.decode(row.body, type=Gap)
 
 
 def _age_s(created_at: str) -> float:

@@ -14,6 +14,7 @@ from edge_runtime.errors import ConfigError, UplinkError
 from tests.cloud.conftest import POISON, ROW, Reader, Write
 
 FIRST = {database: migrations(database)[0].statements for database in ("sqlite", "postgresql")}
+SECOND = {database: migrations(database)[1].statements for database in ("sqlite", "postgresql")}
 
 
 def test_both_databases_have_the_same_migrations_numbered_from_one() -> None:
@@ -46,6 +47,33 @@ def test_a_database_from_before_the_numbers_keeps_its_rows_and_learns_its_stream
         store.put([ROW._replace(id="f6", seq=6)])
         assert read("SELECT first, last FROM missing ORDER BY first") == [(1, 1), (7, 7)]
         assert read("SELECT count(*) FROM findings") == [(6,)]
+
+
+def test_a_database_that_knew_its_streams_as_ranges_knows_their_holes(
+    url: str, write: Write, read: Reader
+) -> None:
+    database = url.partition(":")[0]
+    for statement in (*FIRST[database], *SECOND[database]):
+        write(statement)
+    write(
+        "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL)"
+    )
+    write("INSERT INTO schema_version VALUES (2, 'records_and_streams', 'then')")
+    ranges = {"sqlite": "[[2,4],[8,9],[12,13],[20,20]]", "postgresql": "{[2,4],[8,9],[12,13],[20,20]}"}
+    columns = "INSERT INTO streams (device_id, epoch, highest, known, updated_at) VALUES"
+    write(f"{columns} ('dev-1', 'e1', 9, '{ranges[database]}', 'then')")  # 12, 13 and 20 were refused
+    whole = {"sqlite": "[[1,5]]", "postgresql": "{[1,5]}"}[database]
+    write(f"{columns} ('dev-2', 'e1', 5, '{whole}', 'then')")
+    with closing(open_store(url)) as store:
+        holes = "SELECT device_id, first, last, numbers, updated_at FROM missing ORDER BY 1, 2"
+        assert read(holes) == [("dev-1", 1, 1, 1, "then"), ("dev-1", 5, 7, 3, "then")]
+        assert store.missing() == (1, 4)
+        store.put([ROW._replace(id="f15", seq=15), ROW._replace(id="f6", seq=6)])
+        found = [(1, 1), (5, 5), (7, 7), (10, 11), (14, 14)]
+        assert read("SELECT first, last FROM missing ORDER BY first") == found
+        assert store.missing() == (1, 6)
+        store.put([ROW._replace(id="g6", device_id="dev-2", seq=6)])
+        assert store.missing() == (1, 6)
 
 
 def test_a_database_of_a_later_release_is_left_alone(url: str, write: Write) -> None:
@@ -88,10 +116,13 @@ def test_a_receiver_that_may_only_write_rows_is_enough_once_the_tables_are_made(
     write("CREATE ROLE receiver LOGIN")
     write("GRANT USAGE ON SCHEMA public TO receiver")
     write("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO receiver")
+    write("GRANT DELETE ON holes, refused_ahead TO receiver")
     try:
         with closing(open_store(url.replace("er@", "receiver@"))) as store:
             assert store.put([ROW], [POISON]).findings == 1
             assert store.missing().numbers == 6
+            assert store.put([ROW._replace(id="f3", seq=3)]).findings == 1
+            assert store.missing().numbers == 5
     finally:
         write("DROP OWNED BY receiver")
         write("DROP ROLE receiver")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
+from statistics import median
 
 from edge_runtime.cloud.rows import Poison, StoreRow, heard, united
 from edge_runtime.cloud.store import Missing, Store
+from edge_runtime.cloud.streams import without
 from tests.cloud.conftest import POISON, ROW, Reader
 
 HOLES = "SELECT device_id, epoch, first, last, numbers FROM missing ORDER BY 1, 2, 3"
@@ -83,6 +86,66 @@ def test_any_order_of_arrival_gives_what_a_set_gives(store: Store, read: Reader)
     missing = {seq for _, _, first, last, _ in read(HOLES) for seq in range(first, last + 1)}
     assert missing == set(range(1, max(seqs))) - set(seqs)
     assert store.missing().numbers == len(missing)
+
+
+def test_what_is_missing_is_what_plain_sets_say(store: Store, read: Reader) -> None:
+    """Records, gaps and refusals at random, in batches of any size: against a model that nobody can get wrong."""
+    choose = random.Random(11)
+    stored, told = set[int](), set[int]()
+    for _ in range(150):
+        batch, poison = [], []
+        for seq in {choose.randint(1, 400) for _ in range(choose.randint(1, 8))}:
+            kind = choose.random()
+            if kind < 0.2:
+                poison.append(refused(seq))
+                told.add(seq)
+            elif kind < 0.3 and seq not in stored and seq > 1:
+                first = choose.randint(1, seq - 1)
+                last = min(seq - 1, first + choose.randint(0, 30))
+                batch.append(gap(seq, (first, last)))
+                stored.add(seq)
+                told.update(range(first, last + 1))
+            else:
+                batch += rows(seq)
+                stored.add(seq)
+        store.put(batch, poison)
+        missing = {seq for _, _, first, last, _ in read(HOLES) for seq in range(first, last + 1)}
+        assert missing == set(range(1, max(stored, default=0))) - stored - told
+        assert store.missing().numbers == len(missing)
+
+
+def test_numbers_that_no_integer_of_the_database_sums_up_stop_nobody(store: Store) -> None:
+    far = 2**63 - 1
+    store.put(rows(far, device="a") + rows(far, device="b") + rows(far, device="c"))
+    streams, numbers = store.missing()
+    assert streams == 3
+    assert abs(numbers - 3 * (far - 1)) < 1e6
+    store.put(rows(1, 2))
+    assert store.missing().streams == 3
+
+
+def test_a_device_that_scatters_its_numbers_makes_no_row_dear(store: Store) -> None:
+    """Its holes are its own rows. When they were one value, 30,000 of them cost 100 ms for each record."""
+
+    def took_s(*seqs: int) -> float:
+        began = time.perf_counter()
+        store.put(rows(*seqs))
+        return time.perf_counter() - began
+
+    clean = median(took_s(seq) for seq in range(1, 21))
+    for start in range(100, 40_000, 2_000):
+        store.put(rows(*range(start, start + 2_000, 2)))
+    far = median(took_s(50_000 + 2 * n) for n in range(20))
+    inside = median(took_s(20_001 + 2 * n) for n in range(20))
+    assert store.missing().numbers > 20_000
+    assert max(far, inside) < 10 * clean + 0.005
+
+
+def test_ranges_are_taken_out_of_ranges() -> None:
+    whole = [(1, 10), (20, 30), (40, 40)]
+    assert list(without(whole, [])) == whole
+    assert list(without(whole, [(0, 0), (5, 24), (30, 50)])) == [(1, 4), (25, 29)]
+    assert list(without(whole, [(1, 1), (3, 4), (10, 10), (40, 40)])) == [(2, 2), (5, 9), (20, 30)]
 
 
 def test_ranges_are_united_whatever_their_order() -> None:

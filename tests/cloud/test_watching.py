@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from urllib.error import HTTPError
 
 import pytest
 
+from edge_runtime import clock
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.health import Health
 from edge_runtime.cloud.http import address, serving
@@ -47,7 +47,9 @@ class Watched:
         self.metrics = Metrics()
         self.store = open_store(store)
         settings = ConsumerSettings(Broker.parse(broker), "consumer", backoff_max_s=0.2)
-        self.consumer = Consumer(settings, self.store, self.stop, metrics=self.metrics)
+        self.consumer = Consumer(
+            settings, self.store, self.stop, metrics=self.metrics, health=Health(grace_s=0.5)
+        )
         self.at = ""
 
     def value(self, name: str) -> float:
@@ -132,12 +134,58 @@ def test_health_follows_the_database_and_no_message_is_taken_from_others_without
         until(lambda: one.health()[0] == 200)
 
 
-def test_a_loop_that_does_not_turn_is_told() -> None:
-    health = Health(broker="")
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds pass."""
+    now_ns = [1_000_000_000]
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: now_ns[0])
+
+    def passed(seconds: float) -> None:
+        now_ns[0] += int(seconds * 1e9)
+
+    return passed
+
+
+def test_a_loop_that_does_not_turn_is_told(hours: Callable[[float], None]) -> None:
+    health = Health()
+    health.works("broker")
+    health.works("store")
+    hours(59)
+    assert health.troubles() == {}
+    hours(2)
+    assert list(health.troubles()) == ["loop"]
     health.beat()
     assert health.troubles() == {}
-    stuck = replace(health, beat_ns=health.beat_ns - 61_000_000_000)
-    assert "loop" in stuck.troubles()
+
+
+def test_a_part_that_never_worked_is_not_well_from_the_first_moment() -> None:
+    health = Health()
+    assert set(health.troubles()) == {"broker", "store"}
+    health.works("store")
+    assert set(health.troubles()) == {"broker"}
+
+
+def test_a_part_is_well_for_thirty_seconds_after_it_last_worked(hours: Callable[[float], None]) -> None:
+    """A connection that is made anew, now and then, is no reason to restart the receiver."""
+    health = Health()
+    health.works("broker")
+    health.works("store")
+    for _ in range(20):
+        hours(29)
+        health.beat()
+        health.fails("broker", "connection lost")  # it worked until now
+        health.fails("broker", "connection refused")
+        assert health.troubles() == {}
+        hours(29)
+        assert health.troubles() == {}
+        health.works("broker")
+    health.fails("broker", "connection lost")
+    hours(31)
+    health.beat()
+    health.fails("broker", "connection refused")  # a new reason does not begin the time anew
+    assert health.troubles() == {"broker": "connection refused"}
+    health.works("broker")
+    assert health.troubles() == {}
 
 
 def test_nothing_else_is_answered_and_a_port_in_use_is_one_clear_line() -> None:

@@ -52,7 +52,7 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversat
     folder = tmp_path_factory.mktemp("conversation")
     device, store = Device(folder), folder / "cloud.db"
     device.examine(30)
-    _large_masks(device, 120)
+    large_masks(device, 120)
     urgent = mark.run(finding="last", state=device.state).finding_id
     with Mosquitto(folder) as broker, Ear(broker.port) as ear:
         with receiver(broker.url, store), device.uplink(broker.url) as said:
@@ -66,7 +66,7 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversat
         yield Conversation(device, broker.log(), list(ear.heard), store, answer, urgent, said)
 
 
-def _large_masks(device: Device, count: int) -> None:
+def large_masks(device: Device, count: int) -> None:
     import msgspec
 
     with device.journal(quota_bytes=2 * MIN_QUOTA_BYTES) as journal:

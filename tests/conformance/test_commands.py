@@ -15,10 +15,12 @@ from edge_runtime.sync.commands.authority import Authority
 from edge_runtime.sync.commands.command import COMMAND_NAMES, Refused
 from edge_runtime.sync.commands.signing import Signer, new_key
 from tests.builders import finding
-from tests.conformance.conftest import Conversation
+from tests.conformance.conftest import Conversation, large_masks
+from tests.conformance.test_records import numbers
 from tests.conformance.test_state import states
 from tests.faults.processes import until
 from tests.house.test_asyncapi import payload_of
+from tests.parties.device import receiver
 from tests.parties.ear import Ear, Heard, records
 from tests.parties.place import Place
 from tests.sync.commands.signed import TOPICS, a_command, arrived, moment, signer, trusted
@@ -189,3 +191,24 @@ def test_er_cmd_8_a_flood_is_not_written_down_one_by_one(place: Place) -> None:
         refused = len(answers(ear.heard, code="unsigned"))
         assert 10 <= refused <= 20  # ten at once, and one more each six seconds
     until(lambda: len(audits(place)) <= refused + 2)
+
+
+def test_er_cmd_9_the_answer_to_resend_accounts_for_each_number_once(place: Place) -> None:
+    device = place.device
+    large_masks(device, 120)  # of which some have to go
+    with Ear(place.broker.port) as ear, device.uplink(place.broker.url):
+        with receiver(place.broker.url, place.store):
+            until(lambda: device.stats().pending == 0)
+        device.add(finding)  # which nobody takes any more
+        last = device.stats().last_seq
+        answer = device.ask(place.broker.url, "resend", epoch=device.epoch, ranges=[[1, last + 7]])
+        said = [one for one in answers(ear.heard) or ear.until(answers) if one.body["command"] == "resend"]
+    payload_of("answer").validate(said[0].body)
+    lists = {name: numbers(ranges) for name, ranges in answer.result.items()}
+    assert set(lists) == {"resent", "waiting", "dead", "lost", "gone", "never"}
+    assert sorted(seq for seqs in lists.values() for seq in seqs) == list(range(1, last + 8))
+    assert lists["never"] == {last + 1 + n for n in range(7)}
+    assert lists["waiting"] == {last}
+    told = {seq for gap in records(ear.heard, "gap") for seq in numbers(gap.body["ranges"])}
+    assert set(lists["lost"]) == told != set()
+    assert not lists["gone"]

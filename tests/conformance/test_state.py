@@ -88,5 +88,34 @@ def test_er_state_4_each_connection_has_a_session_of_its_own(place: Place) -> No
     until(lambda: len(_sessions(ear.heard)) == 3)
 
 
+def test_er_state_5_an_alert_that_was_acknowledged_is_so_after_a_restart(place: Place) -> None:
+    place.device.add(finding)
+    seen: list[dict[str, Any]] = []
+    with Ear(place.broker.port) as ear:
+        for start in (1, 2):
+            stop = threading.Event()
+            settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
+            uplink = Uplink(place.device.state, settings, stop)
+            uplink._ledger.alerts.sound("dead_letters", f"{start} rows")
+            thread = threading.Thread(target=uplink.run)
+            thread.start()
+            try:
+                text = f"{start} rows"
+                seen.append(ear.until(lambda heard, text=text: _alert(heard, text)))
+                if start == 1:
+                    done = place.device.ask(place.broker.url, "acknowledge_alert", alert=seen[0]["id"])
+                    assert done.outcome == "done"
+            finally:
+                stop.set()
+                thread.join(10)
+    assert [alert["acknowledged"] for alert in seen] == [False, True]
+    assert (seen[0]["id"], seen[0]["since"]) == (seen[1]["id"], seen[1]["since"])
+
+
+def _alert(heard: list[Heard], text: str) -> dict[str, Any] | None:
+    alerts = [alert for body in states(heard, state="online") for alert in body["alerts"]]
+    return next((alert for alert in alerts if alert["text"] == text), None)
+
+
 def _sessions(heard: list[Heard]) -> set[str]:
     return {body["session"] for body in states(heard, state="online")}

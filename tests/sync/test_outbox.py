@@ -110,8 +110,9 @@ def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(s
     with Outbox(state) as outbox:
         outbox.settle([(1, 8)], [((9, 9), "schema")])
         outbox._db.execute("DELETE FROM journal WHERE seq IN (2, 3, 6)")
-        kept = outbox.kept([(1, 4), (6, 50)])
-        assert (kept.here, kept.dead, kept.gone) == ((1, 4, 7, 8, 10), (9,), (2, 3, 6))
+        kept = outbox.kept([(1, 4), (6, 12)])
+        assert (kept.delivered, kept.waiting, kept.dead) == ((1, 4, 7, 8), (10,), (9,))
+        assert (kept.lost, kept.gone, kept.never) == ((), (2, 3, 6), (11, 12))
         for statement, values in outbox.resend([(1, 4), (6, 50)]):
             outbox._db.execute(statement, values)
         assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 20)] == [1, 4, 7, 8, 10]

@@ -18,6 +18,7 @@ from edge_runtime.codes import Clock
 from edge_runtime.errors import UplinkError
 from edge_runtime.records import Seq
 from edge_runtime.sync.link.speed import LinkChoice
+from edge_runtime.sync.wire import SeqRange
 
 COMMAND_VERSION = 1
 MOST_BYTES = 4096  # of a command's payload
@@ -78,6 +79,17 @@ class Resend(Arguments, frozen=True):
 
     epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     ranges: Annotated[tuple[tuple[Seq, Seq], ...], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
+
+
+class ResendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the numbers that were asked for, as ranges: each is in one of these lists and no other."""
+
+    resent: tuple[SeqRange, ...]  # had been delivered, and are sent again
+    waiting: tuple[SeqRange, ...]  # not delivered yet: they come by themselves
+    dead: tuple[SeqRange, ...]  # dead letters: rejected, or not taken by the broker; they stay put aside
+    lost: tuple[SeqRange, ...]  # removed unsent, as a `gap` record tells
+    gone: tuple[SeqRange, ...]  # delivered once, and since removed by age or for room
+    never: tuple[SeqRange, ...]  # no record was ever given this number
 
 
 class SetProfile(Arguments, frozen=True):

@@ -17,6 +17,7 @@ from edge_runtime.sync.commands.command import (
     Arguments,
     Code,
     Resend,
+    ResendResult,
     SendLog,
     SendState,
     SetProfile,
@@ -44,7 +45,7 @@ class Records(Protocol):
     def epoch(self) -> str: ...
 
     def kept(self, ranges: Sequence[SeqRange]) -> Kept:
-        """What became of these numbers; those that were never given are in no list."""
+        """What became of each of these numbers."""
 
     def resend(self, ranges: Sequence[SeqRange]) -> tuple[Change, ...]:
         """What makes those that are here wait for delivery again."""
@@ -100,9 +101,25 @@ def _resend(arguments: Resend, records: Records, ways: Ways) -> Deed:
     if arguments.epoch != records.epoch:
         raise Failed("other_epoch", f"this device's records are of epoch {records.epoch}")
     kept = records.kept(arguments.ranges)
+    result = ResendResult(
+        resent=ranges_of(kept.delivered),
+        waiting=ranges_of(kept.waiting),
+        dead=ranges_of(kept.dead),
+        lost=ranges_of(kept.lost),
+        gone=ranges_of(kept.gone),
+        never=ranges_of(kept.never),
+    )
+    counts = (
+        (kept.waiting, "still wait"),
+        (kept.dead, "are dead letters"),
+        (kept.lost, "were lost and told in a gap"),
+        (kept.gone, "were delivered and are gone"),
+        (kept.never, "were never given"),
+    )
+    others = "".join(f", {len(seqs)} {what}" for seqs, what in counts if seqs)
     return Deed(
-        f"{len(kept.here)} records are sent again, {len(kept.gone)} are gone, {len(kept.dead)} are dead letters",
-        {"resent": ranges_of(kept.here), "gone": ranges_of(kept.gone), "dead": ranges_of(kept.dead)},
+        f"{len(kept.delivered)} records are sent again{others}",
+        msgspec.to_builtins(result),
         records.resend(arguments.ranges),
         ways.send_anew,
     )

@@ -28,9 +28,9 @@ class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
     since: str  # UTC, by this device's clock
     broker: str
     alerts: tuple[Alert, ...] = ()
-    next_try_ns: int | None = (
-        None  # by this boot's monotonic clock; null while connected, connecting or stopped
-    )
+    # by this boot's monotonic clock; null while connected, connecting or stopped
+    next_try_ns: int | None = None
+    remembered: tuple[Alert, ...] = ()  # stood when the uplink before ended; neither seen again nor mended
     pid: int
     boot_id: str
 
@@ -64,12 +64,23 @@ class LinkFile:
         self._written: LinkRecord | None = None
 
     def show(
-        self, state: LinkState, why: str, alerts: tuple[Alert, ...], next_try_ns: int | None = None
+        self,
+        state: LinkState,
+        why: str,
+        alerts: tuple[Alert, ...],
+        remembered: tuple[Alert, ...] = (),
+        next_try_ns: int | None = None,
     ) -> None:
         """A disk that takes nothing is somebody else's to report; the next change tries again."""
         last = self._written
-        now = (state, why, alerts, next_try_ns)
-        if last is not None and (last.state, last.why, last.alerts, last.next_try_ns) == now:
+        now = (state, why, alerts, remembered, next_try_ns)
+        if last is not None and now == (
+            last.state,
+            last.why,
+            last.alerts,
+            last.remembered,
+            last.next_try_ns,
+        ):
             return
         same = last is not None and (last.state is state or _both_away(last.state, state))
         record = LinkRecord(
@@ -79,6 +90,7 @@ class LinkFile:
             broker=self._broker,
             alerts=alerts,
             next_try_ns=next_try_ns,
+            remembered=remembered,
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )
@@ -95,6 +107,12 @@ def _both_away(before: LinkState, now: LinkState) -> bool:
     """A try in between does not make the time without a link begin again."""
     away = (LinkState.OFFLINE, LinkState.CONNECTING)
     return before in away and now in away
+
+
+def alerts_before(state_dir: Path) -> tuple[Alert, ...]:
+    """What stood when the last uplink of this directory ended."""
+    last = read_link(state_dir)
+    return () if last is None else (*last.remembered, *last.alerts)
 
 
 def read_link(state_dir: Path) -> LinkRecord | None:

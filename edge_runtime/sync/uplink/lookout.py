@@ -60,7 +60,10 @@ class Lookout:
     def show(self) -> None:
         """Tells the link's state."""
         link = self._ledger.link
-        self._link_file.show(link.state, link.why, self._ledger.alerts.standing, self._ledger.next_try_ns)
+        alerts = self._ledger.alerts
+        self._link_file.show(
+            link.state, link.why, alerts.standing, alerts.remembered, self._ledger.next_try_ns
+        )
 
     def _disk(self) -> str | None:
         """What to say of a disk that has no room for the journal's reserve, or soon for nothing."""

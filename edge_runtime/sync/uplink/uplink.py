@@ -26,13 +26,14 @@ from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link import CONNECT_TIMEOUT_S, Broker, Link, Settings, Tls
-from edge_runtime.sync.link.link_file import LinkFile
+from edge_runtime.sync.link.link_file import LinkFile, alerts_before
 from edge_runtime.sync.link.link_state import LinkMachine, LinkState, Patience
 from edge_runtime.sync.link.reason_codes import LinkError, Trouble
 from edge_runtime.sync.link.speed import LinkChoice, Speed
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import site_key
 from edge_runtime.sync.topics import DeviceTopics
+from edge_runtime.sync.uplink.alerts import Alerts
 from edge_runtime.sync.uplink.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.ledger import Ledger, UplinkReport
@@ -82,7 +83,8 @@ class Uplink:
         self._state_dir, self._settings, self._stop = state_dir, settings, stop
         self._on_notice, self._on_progress = on_notice, on_progress
         link = LinkMachine(Patience(settings.backoff_s, settings.backoff_max_s, settings.refused_s))
-        self._ledger = Ledger(self._notice, self._progress, self._over, link, Speed(settings.link))
+        alerts = Alerts(before=alerts_before(state_dir))
+        self._ledger = Ledger(self._notice, self._progress, self._over, link, Speed(settings.link), alerts)
         self._certificates = Certificates(settings.tls, settings.certificates_s)
         self._lookout = Lookout(
             state_dir,

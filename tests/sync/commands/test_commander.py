@@ -176,20 +176,47 @@ def test_the_log_is_the_uplinks_last_lines(device: Device) -> None:
     assert [line["text"] for line in answer.result["lines"]] == ["line 3", "line 4"]
 
 
-def test_records_that_are_still_there_are_sent_again_and_the_others_are_named(device: Device) -> None:
-    device.outbox.settle([(1, 10)], [])
+def test_each_number_that_was_asked_for_is_in_one_list_of_the_answer(device: Device) -> None:
+    device.outbox.settle([(1, 4), (9, 10)], [((5, 5), "no")])
     with open_db(device.journal.path) as db:
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
-    answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[2, 5], [9, 50]])
-    assert device.anew == 1
-    assert answer.result == {"resent": [[2, 2], [5, 5], [9, 10]], "gone": [[3, 4]], "dead": []}
-    assert {row.seq for row in device.outbox.records("pending")} == {2, 5, 9, 10, answer.audit.seq}
+        db.execute("DELETE FROM outbox WHERE seq = 8")
+        db.execute("DELETE FROM journal WHERE seq = 8")
+        db.execute("INSERT INTO lost VALUES (8, 8, 'mask', 'quota')")
+    before = device.outbox.stats().last_seq
+    answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[2, 5], [7, 50]])
+    assert (before, device.anew) == (10, 1)
+    assert answer.result == {
+        "resent": [[2, 2], [9, 10]],
+        "waiting": [[7, 7]],
+        "dead": [[5, 5]],
+        "lost": [[8, 8]],
+        "gone": [[3, 4]],
+        "never": [[11, 50]],
+    }
+    assert answer.text == (
+        "3 records are sent again, 1 still wait, 1 are dead letters, 1 were lost and told in a gap,"
+        " 2 were delivered and are gone, 40 were never given"
+    )
+    waiting = {row.seq for row in device.outbox.records("pending")}
+    assert {2, 6, 7, 9, 10, answer.audit.seq} <= waiting
+
+
+def test_what_a_gap_record_tells_of_is_lost_whoever_asks_later(device: Device) -> None:
+    with open_db(device.journal.path) as db:
+        db.execute("DELETE FROM outbox WHERE seq IN (3, 4)")
+        db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
+        db.execute("INSERT INTO lost VALUES (3, 4, 'mask', 'quota')")
+    device.journal.tell_losses()
+    answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[1, 5]])
+    assert answer.result["lost"] == [[3, 4]]
+    assert not answer.result["gone"]
 
 
 def test_dead_letters_are_named_and_stay_put_aside(device: Device) -> None:
     device.outbox.settle([(1, 4), (6, 10)], [((5, 5), "no")])
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[4, 6]])
-    assert answer.result == {"resent": [[4, 4], [6, 6]], "gone": [], "dead": [[5, 5]]}
+    assert (answer.result["resent"], answer.result["dead"]) == ([[4, 4], [6, 6]], [[5, 5]])
     assert [row.seq for row in device.outbox.records("dead")] == [5]
 
 

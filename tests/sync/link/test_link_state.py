@@ -165,3 +165,20 @@ def test_an_alert_stands_once_from_its_first_sight_to_its_mending() -> None:
     assert alerts.mended("not_authorised")
     assert not alerts.mended("not_authorised")
     assert alerts.standing == ()
+
+
+def test_an_alert_that_comes_up_again_after_a_restart_is_the_one_that_was_acknowledged() -> None:
+    before = Alerts(now=lambda: "t1")
+    before.sound("no_consumer", "nobody")
+    before.sound("disk_full", "full")
+    before.acknowledge(before.standing[0].id)
+    again = Alerts(now=lambda: "t2", before=before.standing)
+    assert (again.standing, again.remembered) == ((), before.standing)
+    assert again.sound("no_consumer", "nobody at all")
+    (alert,) = again.standing
+    assert (alert.id, alert.since, alert.acknowledged) == (before.standing[0].id, "t1", True)
+    assert alert.text == "nobody at all"
+    again.mended("disk_full")  # looked at, and not there any more
+    again.sound("disk_full", "full")
+    assert again.standing[1].id != before.standing[1].id
+    assert again.remembered == ()
