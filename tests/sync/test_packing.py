@@ -20,7 +20,7 @@ from edge_runtime.types import encode
 from tests.builders import finding
 
 STAMP = Stamp("dev-1a2b3c4d", "0123456789ab", "89ab01234567", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
-DIGESTS = {"zd1": "d52c0bcc5f6be2d5da9de692ec92cce39ff1b3f8495a766b08d6c0c6ffa1ebb4"}
+DIGESTS = {"zd1": "77d9e3617444f19057da651f947840a7c67ea474fb623c5d6503ff618df2390b"}
 
 
 @given(payload=st.binary(max_size=3000))
