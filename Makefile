@@ -39,9 +39,9 @@ bench: $(VENV)/.test
 # One of fetal_head, carotid, lungs, from the images to the bundle in models/; how long: models/training/README.md.
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train $(MODEL)
-	@if grep -q '^folds = ' models/training/recipes/$(MODEL).toml; then \
-		$(BIN)/python -m models.training.folds $(MODEL); \
-	elif grep -q '^refit = true' models/training/recipes/$(MODEL).toml; then \
+	@recipe=models/training/recipes/$(MODEL).toml; if grep -Eq '^(folds|cross_conformal) = ' $$recipe; then \
+		$(BIN)/python -m models.training.folds $(MODEL); fi
+	@recipe=models/training/recipes/$(MODEL).toml; if grep -q '^refit = true' $$recipe && ! grep -q '^folds = ' $$recipe; then \
 		$(BIN)/python -m models.training.train $(MODEL) --measured; fi
 	$(BIN)/python -m models.training.ship $(MODEL)
 

@@ -24,7 +24,7 @@ def card_of(recipe: Recipe, results: dict[str, Any]) -> str:
         _folds(recipe, results),
         _bands(recipe, results),
         _acquisition(results),
-        _intervals(results),
+        _intervals(recipe, results),
         _confidence(recipe, results),
         _foreign(results),
         _precision(results),
@@ -44,9 +44,15 @@ def _splits(recipe: Recipe, results: dict[str, Any]) -> str:
     return f"""## Splits
 
 By subject (`{recipe.data.subject}` of meta.csv), never by image; lists in `models/training/recipes/{recipe.name}.toml`.
-Tune chose the limits below which nothing is shown, conformal made the intervals, test was only ever reported.{_refit(recipe)}
+Tune chose the limits below which nothing is shown, {_interval_makers(recipe)}, test was only ever reported.{_refit(recipe)}
 
 {table(("split", "subjects", "images"), rows)}"""
+
+
+def _interval_makers(recipe: Recipe) -> str:
+    if recipe.splits.cross_conformal:
+        return "five folds of all but test made the intervals"
+    return "conformal made the intervals"
 
 
 def _refit(recipe: Recipe) -> str:
@@ -58,6 +64,13 @@ def _refit(recipe: Recipe) -> str:
 There are too few subjects to leave any out: the network that ships was trained on all of them. What is told of it
 below was measured on networks trained in the same way for a shorter time, each without the subjects of its fold, on
 just those subjects."""
+    if recipe.splits.cross_conformal:
+        return """
+
+The network that ships was trained on train, tune and conformal. What tune and conformal say below, the limits among
+it, was measured on a network trained in the same way on train alone; what test says, on the one that ships. The
+intervals are those of the folds' networks, each asked of the subjects that it had not seen (cross-conformal): trained
+for a shorter time, they make intervals rather too wide than too narrow."""
     return """
 
 The network that ships was trained on train, tune and conformal. What tune and conformal say below, the limits and the
@@ -194,8 +207,8 @@ border in about one in fourteen by their true masks).
 {table(("picture", "said rightly"), rows)}"""
 
 
-def _intervals(results: dict[str, Any]) -> str:
-    rows = []
+def _intervals(recipe: Recipe, results: dict[str, Any]) -> str:
+    rows, crossed = [], recipe.splits.cross_conformal
     for name, one in results["intervals"].items():
         width = "; ".join(_width(band, last=band is one["half"][-1]) for band in one["half"])
         low, high = one["test"]["interval"]
@@ -210,7 +223,7 @@ def _intervals(results: dict[str, Any]) -> str:
         )
     return f"""## Intervals
 
-Split-conformal at {100 * COVERAGE:.0f} %, from the {results["conformal_images"]} shown images of the conformal split, by size where
+{"Cross" if crossed else "Split"}-conformal at {100 * COVERAGE:.0f} %, from the {results["conformal_images"]} shown images of {"all but test" if crossed else "the conformal split"}, by size where
 there were enough. Images of one subject count one by one. They hold for pictures like these on average: not for each
 scanner by itself. The last two columns are of the test split: the share inside with its exact binomial 95 %
 interval, and the median width of the whole interval.{_widest(results["conformal_images"])}

@@ -31,8 +31,10 @@ from models.training.data import (
     Grey,
     Item,
     dicom_frames,
+    fold_subjects,
     foreign_items,
     measured_items,
+    own_items,
     read_grey,
     read_labels,
 )
@@ -170,11 +172,24 @@ def unseen_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, l
     else:
         homes = {built: recipe.measured}
     for home, subjects in homes.items():
-        if not (home / "model.onnx").is_file():
-            raise ConfigError(
-                f"{home}/model.onnx: does not exist; run python -m models.training.{_maker(recipe, home == built)} first"
-            )
-        yield home / "model.onnx", [item for item in items if item.subject in subjects]
+        model = _made(home, _maker(recipe, home == built))
+        yield model, [item for item in items if item.subject in subjects]
+
+
+def crossed_by(recipe: Recipe, root: Path, built: Path) -> Iterator[tuple[Path, list[Item]]]:
+    """Each fold's network in `built`, as ONNX, with the labelled images of its fold, those of test left out. Raises
+    ConfigError where one is not there yet."""
+    items = [item for item in own_items(recipe, root) if item.split != "test"]
+    for number, subjects in enumerate(fold_subjects(recipe, root)):
+        model = _made(fold_home(built, number), f"folds {recipe.name}")
+        yield model, [item for item in items if item.subject in subjects]
+
+
+def _made(home: Path, maker: str) -> Path:
+    """The network in `home`. Raises ConfigError where there is none, with the command that makes it."""
+    if not (home / "model.onnx").is_file():
+        raise ConfigError(f"{home}/model.onnx: does not exist; run python -m models.training.{maker} first")
+    return home / "model.onnx"
 
 
 def _maker(recipe: Recipe, ships: bool) -> str:

@@ -36,12 +36,16 @@ class SplitSpec(Table, frozen=True):
     With `refit` the network that ships is trained on everything but test: limits and intervals come from a network of
     the same recipe that saw the train split alone. Of a set too small even for that, with `folds` too, the one that
     ships saw everything, and all that is told of it comes from networks that had not seen the subject's fold.
+
+    With `cross_conformal` the intervals come from all images but test's, each as the network of its fold saw it: where the
+    conformal split alone is too small (cross-conformal prediction, Vovk 2015, doi 10.1007/s10472-013-9368-4).
     """
 
     tune: tuple[str, ...]  # chooses limits
     conformal: tuple[str, ...]  # makes intervals
     test: tuple[str, ...]  # is only ever reported
     refit: bool = False
+    cross_conformal: bool = False
     folds: tuple[tuple[str, ...], ...] = ()  # subjects of each; without: every so-many-th, for the card only
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from models.training.data import measured_items, own_items
+from models.training.data import Item, measured_items, own_items
 from models.training.evaluate import (
     REFERENCE,
     RUNTIMES,
     Case,
     Seen,
     cases_of,
+    crossed_by,
     look_at_foreign,
     pipeline_of,
     unseen_by,
@@ -108,27 +109,39 @@ ENDPOINTS = {
 class Seens:
     """What was seen of the images outside the train split and of the foreign ones.
 
-    `unseen` is told by networks that had not seen the image, in the reference runtime; all else by the one that ships.
+    `unseen` and `conformal` are told by networks that had not seen the image, in the reference runtime; all else by the
+    one that ships.
     """
 
     unseen: list[Case]
+    conformal: list[Case]  # what intervals are made of
     cases: dict[str, list[Case]]  # by runtime
     foreign: list[tuple[str, str, Seen]]
 
 
 def look_at_all(recipe: Recipe, root: Path, built: Path) -> Seens:
     """Runs the exported networks in `built`. Raises ConfigError where one is missing."""
-    unseen: list[Case] = []
-    for model, items in unseen_by(recipe, root, built):
-        with closing(pipeline_of(recipe, model, REFERENCE)) as pipeline:
-            unseen += cases_of(recipe, root, {REFERENCE: pipeline}, items)[REFERENCE]
+    unseen = _judged(recipe, root, unseen_by(recipe, root, built))
+    if recipe.splits.cross_conformal:
+        conformal = _judged(recipe, root, crossed_by(recipe, root, built))
+    else:
+        conformal = [case for case in unseen if case.split == "conformal"]
     with ExitStack() as opened:
         pipelines = {
             name: opened.enter_context(closing(pipeline_of(recipe, built / "model.onnx", name)))
             for name in RUNTIMES
         }
         cases = cases_of(recipe, root, pipelines, measured_items(recipe, root))
-        return Seens(unseen, cases, look_at_foreign(recipe, root, pipelines[REFERENCE]))
+        return Seens(unseen, conformal, cases, look_at_foreign(recipe, root, pipelines[REFERENCE]))
+
+
+def _judged(recipe: Recipe, root: Path, judges: Iterable[tuple[Path, list[Item]]]) -> list[Case]:
+    """What each network says of its images, in the reference runtime."""
+    found: list[Case] = []
+    for model, items in judges:
+        with closing(pipeline_of(recipe, model, REFERENCE)) as pipeline:
+            found += cases_of(recipe, root, {REFERENCE: pipeline}, items)[REFERENCE]
+    return found
 
 
 def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
@@ -138,7 +151,7 @@ def report_of(recipe: Recipe, root: Path, seens: Seens) -> dict[str, Any]:
     rule = choose_rule(
         [case.seen for case in split["tune"]], [seen for _, part, seen in seens.foreign if part == "train"]
     )
-    calm = [case for case in split["conformal"] if shown(case.seen, rule)]
+    calm = [case for case in seens.conformal if shown(case.seen, rule)]
     told = [case for case in split["test"] if shown(case.seen, rule)]
     described = {name: describe(of, endpoint.value, EVERYTHING, rule) for name, of in split.items()}
     return {

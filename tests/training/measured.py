@@ -26,7 +26,9 @@ def measured_recipe(name: str) -> Recipe:
     recipe = read_recipe(name)
     of = {split: tuple(_subject(recipe, split, k) for k in range(count)) for split, count in SPLITS.items()}
     del of["train"]
-    return msgspec.structs.replace(recipe, splits=SplitSpec(**of))
+    return msgspec.structs.replace(
+        recipe, splits=SplitSpec(**of, cross_conformal=recipe.splits.cross_conformal)
+    )
 
 
 def _subject(recipe: Recipe, split: str, k: int) -> str:
@@ -37,7 +39,10 @@ def results_of(recipe: Recipe, root: Path) -> dict[str, Any]:
     """As `ship` gathers them; `root` gets a folder with files of the right names."""
     _touch(recipe, root)
     cases = {name: _cases(recipe, number) for number, name in enumerate(RUNTIMES)}
-    seens = Seens(cases["openvino_fp32"], cases, _foreign(recipe))
+    unseen = cases["openvino_fp32"]
+    crossed = recipe.splits.cross_conformal
+    conformal = [case for case in unseen if case.split == "conformal" or (crossed and case.split == "tune")]
+    seens = Seens(unseen, conformal, cases, _foreign(recipe))
     results = report_of(recipe, root, seens)
     endpoint, reference = ENDPOINTS[recipe.anatomy], seens.cases["openvino_fp32"]
     results["agreement"]["openvino_int8"] = agreement(

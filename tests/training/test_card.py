@@ -86,6 +86,10 @@ def test_the_card_of_a_refit_says_who_was_measured_and_names_no_figures_to_get_a
     assert "trained on train, tune and conformal" in card_of(
         msgspec.structs.replace(recipe, splits=refit), results
     )
+    crossed = msgspec.structs.replace(refit, cross_conformal=True)
+    card = card_of(msgspec.structs.replace(recipe, splits=crossed), results)
+    assert "Cross-conformal at 90 %" in card
+    assert "each asked of the subjects that it had not seen" in card
     folded = msgspec.structs.replace(refit, folds=(("a",), ("b",)))
     card = card_of(msgspec.structs.replace(recipe, splits=folded), results)
     assert "the network that ships was trained on all of them" in card
@@ -97,10 +101,12 @@ def test_the_results_can_be_kept_as_json(made: tuple[Recipe, Any]) -> None:
     assert json.loads(json.dumps(results))["held_out"] == results["held_out"]
 
 
-def test_limits_come_from_tune_and_intervals_from_conformal(made: tuple[Recipe, Any]) -> None:
-    _, results = made
+def test_limits_come_from_tune_and_intervals_from_conformal_or_the_folds(made: tuple[Recipe, Any]) -> None:
+    recipe, results = made
+    folded = SPLITS["tune"] if recipe.splits.cross_conformal else 0
     assert results["tune"]["withheld"] <= 0.04 * SPLITS["tune"]
-    assert 0 < results["conformal_subjects"] <= SPLITS["conformal"]
+    assert 0 < results["conformal_subjects"] <= SPLITS["conformal"] + folded
+    assert (results["conformal_subjects"] > SPLITS["conformal"]) == recipe.splits.cross_conformal
     for one in results["intervals"].values():
         assert one["test"]["of"] == SPLITS["test"] - results["test"]["withheld"]
         assert one["test"]["covered"] > 0.75 * one["test"]["of"]

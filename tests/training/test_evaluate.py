@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.codes import MeasurementName, Reason, SpacingSource
+from edge_runtime.errors import ConfigError
 from edge_runtime.frames.phantom import PhantomSpec, render
 from edge_runtime.infer.backends.openvino import OpenVinoBackend
 from edge_runtime.infer.model import LimitSpec, Model, load_model
@@ -16,8 +18,10 @@ from edge_runtime.pipeline import Pipeline, build_pipeline
 from edge_runtime.types import Acquisition, Frame, Spacing
 from models.training import evaluate, statistics
 from models.training.acquisition import CUT, Variant, is_said, variants
-from models.training.recipe import read_recipe
+from models.training.data import fold_subjects
+from models.training.recipe import fold_home, read_recipe
 from models.training.report import ENDPOINTS
+from tests.training.drawn import SUBJECTS, tiny, write_heads
 
 LIMITS = {
     Reason.FOREIGN_IMAGE,
@@ -146,3 +150,25 @@ def test_of_each_picture_only_what_was_done_to_it_counts_as_said() -> None:
     ]
     for number, variant in enumerate(done):
         assert [is_said(found, variant) for found in said] == [k == number for k in range(4)], variant.what
+
+
+def test_intervals_of_folds_are_made_by_networks_that_had_not_seen_the_picture_and_never_of_test(
+    tmp_path: Path,
+) -> None:
+    recipe, root, built = tiny(tmp_path), write_heads(tmp_path / "data"), tmp_path / "built"
+    folds = fold_subjects(recipe, root)
+    with pytest.raises(
+        ConfigError, match="fold_0/model.onnx: does not exist; run python -m models.training.folds"
+    ):
+        list(evaluate.crossed_by(recipe, root, built))
+    for number in range(len(folds)):
+        fold_home(built, number).mkdir(parents=True)
+        (fold_home(built, number) / "model.onnx").touch()
+    asked = {
+        model: {item.subject for item in items} for model, items in evaluate.crossed_by(recipe, root, built)
+    }
+    test = set(recipe.splits.test)
+    assert asked == {
+        fold_home(built, number) / "model.onnx": set(held) - test for number, held in enumerate(folds)
+    }
+    assert set().union(*asked.values()) == set(SUBJECTS) - test
