@@ -1,10 +1,7 @@
-"""Masks and pixels as PNG files, made only when somebody asked for them. Knows where a mask lies in its
-image.
-"""
+"""Masks as pictures: at an image's resolution, as its truth, as a contour on it. Knows where a mask lies in its image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -14,7 +11,6 @@ from numpy.typing import NDArray
 from edge_runtime.errors import ConfigError, OutputError
 from edge_runtime.measure.ellipse import filled
 from edge_runtime.measure.lungs import LABELS as LUNGS
-from edge_runtime.pipeline import Result
 from edge_runtime.types import Box, Frame, Geometry, Mask
 
 COLOURS_BGR = ((80, 220, 60), (60, 160, 255), (255, 140, 60), (220, 80, 220))
@@ -119,40 +115,6 @@ def overlay(frame: Frame, mask: Mask | None) -> NDArray[np.uint8]:
                 picture, contours, -1, COLOURS_BGR[(value - 1) % len(COLOURS_BGR)], 2, cv2.LINE_AA
             )
     return np.asarray(picture, np.uint8)
-
-
-@dataclass(slots=True)
-class PictureSink:
-    """Writes the masks and the pixels of results, a pair under one name."""
-
-    masks: Path | None = None
-    record: Path | None = None
-    _names: dict[str, int] = field(default_factory=dict)  # of stills, by the frame that has it
-
-    def __post_init__(self) -> None:
-        for folder in (self.masks, self.record):
-            if folder is not None:
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                except OSError as exc:
-                    raise ConfigError(
-                        f"{folder}: cannot be made ({exc.strerror}); name a folder that can be written"
-                    ) from exc
-
-    def keep(self, result: Result) -> None:
-        """Writes what was asked for of this result; nothing of a frame that could not be read."""
-        frame = result.frame
-        if not isinstance(frame, Frame) or (self.masks is None and self.record is None):
-            return
-        name = picture_name(frame)
-        if self._names.setdefault(name, frame.index) != frame.index:  # a.png after a.jpg
-            name = f"{name}_{frame.index:06d}"
-        if self.record is not None:
-            write_png(self.record / f"{name}.png", frame.pixels)
-        if self.masks is not None and result.mask is not None:
-            labels = full_mask(result.mask, frame.size_hw)
-            step = 255 // len(result.mask.names)
-            write_png(self.masks / f"{name}.png", labels * np.uint8(step))
 
 
 def picture_name(frame: Frame) -> str:

@@ -91,6 +91,12 @@ def demo(out: Path | None, seconds: float, data: Path | None, as_json: bool) -> 
 )
 @click.option("--masks", type=FOLDER, default=None, help="Masks at source resolution as PNG, one per frame.")
 @click.option(
+    "--overlays",
+    type=FOLDER,
+    default=None,
+    help="Frames as PNG with the contour of what was measured, and the finding in words below.",
+)
+@click.option(
     "--record",
     type=FOLDER,
     default=None,

@@ -186,6 +186,21 @@ def test_masks_come_at_source_resolution_and_record_keeps_the_pixels(tmp_path: P
     assert set(np.unique(mask)) == {0, 255}
 
 
+def test_overlays_show_the_contour_and_say_the_finding_below_and_of_a_foreign_picture_only_why(
+    tmp_path: Path,
+) -> None:
+    for source in (PHANTOM, "phantom:fetal_head?empty=1"):
+        edge_runtime(*run(tmp_path, source, "--overlays", tmp_path / "o", "--limit", "1"), cwd=tmp_path)
+        (path,) = (tmp_path / "o").iterdir()
+        picture = np.asarray(Image.open(path)).astype(int)
+        path.unlink()
+        image, strip = picture[:540], picture[540:]
+        coloured = int(np.sum(np.ptp(image, axis=2) > 60))
+        assert (coloured > 500) == (source == PHANTOM)
+        assert strip.shape[0] > 40
+        assert np.sum(strip > 200) > 200  # letters
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_within_a_second_with_everything_on_disk(
     tmp_path: Path, number: signal.Signals
@@ -454,7 +469,8 @@ def test_a_confirmed_plane_makes_a_head_usable_and_gives_an_age_only_where_there
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     listed = edge_runtime("--help", cwd=tmp_path).out
-    names = re.findall(r"^  ([a-z]+) ", listed.partition("Commands:")[2], re.MULTILINE)
+    names = re.findall(r"^  ([a-z]+) ", listed.partition("Frames to findings:")[2], re.MULTILINE)
+    assert len(names) == len(set(names))
     assert {"demo", "run", "uplink", "receive", "evaluate", "bench", "doctor", "models", "outbox"} <= set(
         names
     )

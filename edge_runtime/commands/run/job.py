@@ -12,6 +12,7 @@ from typing import BinaryIO
 from edge_runtime import clock
 from edge_runtime.build.precision import open_gated
 from edge_runtime.codes import SpacingSource
+from edge_runtime.commands.run.pictures import PictureSink
 from edge_runtime.commands.run.report import RunReport, headline, report_of
 from edge_runtime.commands.shortfall import Shortfalls
 from edge_runtime.commands.state import default_state, open_journal
@@ -23,7 +24,6 @@ from edge_runtime.frames.source import Source, open_source
 from edge_runtime.infer.model import load_model
 from edge_runtime.measure.profile import read_profile
 from edge_runtime.measure.quality import FreezeWatch
-from edge_runtime.pictures import PictureSink
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.reporting import Policy, Reporter, maker_for
 from edge_runtime.stream import Stream
@@ -52,6 +52,7 @@ class RunOptions:
     plane_confirmed: bool = False
     out: str | None = None
     masks: Path | None = None
+    overlays: Path | None = None
     record: Path | None = None
     state: Path | None = None
     config: Path | None = None
@@ -118,7 +119,7 @@ def run(
         pipeline = _open_pipeline(options, stack, progress)
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
-        pictures = PictureSink(options.masks, options.record)
+        pictures = PictureSink(options.masks, options.record, options.overlays)
         journal = stack.enter_context(open_journal(state, config))
         out = stack.enter_context(open_out(options.out))
         reporter = _reporter(options, policy, config, pipeline, journal, out)
@@ -173,7 +174,8 @@ def _guard(options: RunOptions, state: Path) -> None:
             raise ConfigError(f"--out {options.out}: lies in the state directory {state}; name another place")
         if out in images or (out.exists() and out.parent in images):
             raise ConfigError(f"--out {options.out}: is a file of the source; name another one")
-    for flag, folder in (("--masks", options.masks), ("--record", options.record)):
+    kept = {"--masks": options.masks, "--record": options.record, "--overlays": options.overlays}
+    for flag, folder in kept.items():
         if folder is not None and folder.resolve() in {*images, state.resolve()}:
             raise ConfigError(
                 f"{flag} {folder}: is the source's own folder or the state directory; name another one"
