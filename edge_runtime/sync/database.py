@@ -151,23 +151,21 @@ def _patiently(db: sqlite3.Connection, statement: str) -> None:
 
 def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int) -> None:
     """Makes what is missing, once, with `meta` as a new database's facts; the quota is this call's."""
-    db.execute("BEGIN IMMEDIATE")
-    _bring_up_to_date(db)
-    for statement in SCHEMA:
-        db.execute(statement)
-    db.executemany(
-        "INSERT OR IGNORE INTO meta VALUES (?, ?)", {**meta, "schema": str(SCHEMA_VERSION)}.items()
-    )
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('quota_bytes', ?)", (str(quota_bytes),))
-    db.execute("COMMIT")
+    with transaction(db):
+        _bring_up_to_date(db)
+        for statement in SCHEMA:
+            db.execute(statement)
+        db.executemany(
+            "INSERT OR IGNORE INTO meta VALUES (?, ?)", {**meta, "schema": str(SCHEMA_VERSION)}.items()
+        )
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('quota_bytes', ?)", (str(quota_bytes),))
 
 
 def update_tables(db: sqlite3.Connection) -> None:
     """Brings a database of an older version up to date, for those who open what the journal made."""
     if _version(db) < SCHEMA_VERSION:
-        db.execute("BEGIN IMMEDIATE")
-        _bring_up_to_date(db)
-        db.execute("COMMIT")
+        with transaction(db):
+            _bring_up_to_date(db)
 
 
 def _bring_up_to_date(db: sqlite3.Connection) -> None:
@@ -215,8 +213,15 @@ def check(db: sqlite3.Connection) -> None:
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """BEGIN IMMEDIATE ... COMMIT; none of it when the block or the COMMIT raises."""
-    try:
+    with committed(db):
         db.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def committed(db: sqlite3.Connection) -> Iterator[None]:
+    """The end of a transaction that was begun before; none of it when the block or the COMMIT raises."""
+    try:
         yield
         db.execute("COMMIT")
     except BaseException:

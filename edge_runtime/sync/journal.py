@@ -183,13 +183,12 @@ class Journal:
             return
         wanted_bytes = 2 * sum(len(row.body) for row in batch.rows)
         try:
-            batch.tell(retention.lost(self._db))
-            self._write(batch)
-            self._db.execute("COMMIT")
+            with database.committed(self._db):
+                batch.tell(retention.lost(self._db))
+                self._write(batch)
             self._confirm(batch.rows)
             return
         except sqlite3.Error as exc:
-            self._rollback()
             self._damage = exc if database.is_corrupt(exc) else None
             again = self._room.make(self._db, exc, wanted_bytes)
         try:

@@ -144,16 +144,15 @@ class Room:
             return
         self._old_due_ns = clock.monotonic_ns() + _OLD_NS
         now, days = clock.utc_now(), self._days
-        db.execute("BEGIN IMMEDIATE")
-        for _ in range(_OLD_STEPS):
-            done = 0
-            if days.delivered is not None:
-                done += retention.remove_delivered(db, retention.days_ago(now, days.delivered))
-            if days.unsent is not None:
-                done += retention.remove_unsent(db, "age", retention.days_ago(now, days.unsent))
-            if done == 0:
-                break
-        db.execute("COMMIT")
+        with database.transaction(db):
+            for _ in range(_OLD_STEPS):
+                done = 0
+                if days.delivered is not None:
+                    done += retention.remove_delivered(db, retention.days_ago(now, days.delivered))
+                if days.unsent is not None:
+                    done += retention.remove_unsent(db, "age", retention.days_ago(now, days.unsent))
+                if done == 0:
+                    break
 
     def _evict(self, db: sqlite3.Connection, wanted_pages: int) -> bool:
         """Removes what may go until that many pages are free; False if there was nothing."""
