@@ -85,7 +85,8 @@ class Room:
 
     def bound_log(self, db: sqlite3.Connection, files: JournalFiles) -> None:
         """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
-        if self._reserve.size_bytes > 0 and not self._reserve.held:  # or the loan could not empty it
+        if self._reserve.size_bytes > 0 and not self._reserve.held:
+            # raises on a full disk: a log whose file is long already would take more than the loan could bring in
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         limit = database.wal_limit_bytes(self.quota_bytes)
         if files.log_bytes() <= limit:

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.commands import outbox
 from edge_runtime.errors import JournalError
-from edge_runtime.sync.database import open_unwritable
+from edge_runtime.sync.database import open_db, open_unwritable
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
@@ -146,6 +146,27 @@ def test_a_process_killed_while_it_had_the_loan_leaves_a_device_that_recovers(
         with Outbox(state) as held:
             assert held.settle([(1, len(reported))]) == (len(reported), 0)
         report(journal, 10)
+
+
+def test_a_log_that_is_long_already_takes_no_more_than_the_loan_could_bring_into_the_database(
+    mount: Callable[[str], Path],
+) -> None:
+    disk = mount("size=16m")
+    state = disk / "state"
+    with Journal.open(state, reserve_bytes=MIB) as journal:
+        with closing(open_db(state / "findings.db")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM journal").fetchone()
+            reported = [made.finding_id for _ in range(80) for made in report(journal, 10)]
+        assert (state / "findings.db-wal").stat().st_size > 2 * MIB
+        (state / "reserve").unlink()
+        reported += [made.finding_id for made in report(journal, 10)]  # nobody reads: the log begins anew
+        fill(disk)
+        reported += record_until_full(journal)
+        with Outbox(state) as held:
+            assert held.settle([(1, len(reported))]) == (len(reported), 0)
+        report(journal, 10)
+        assert not Loan(state).away()
 
 
 def test_a_journal_opens_on_a_full_disk_by_giving_up_the_reserve(mount: Callable[[str], Path]) -> None:
