@@ -8,6 +8,8 @@ Knows nothing about findings; the journal writes rows and the outbox reads them.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -123,6 +125,7 @@ def open_unwritable(path: Path) -> sqlite3.Connection:
 
     Raises sqlite3.OperationalError when there is a write-ahead log: SQLite would not look into it, and miss its rows.
     """
+    path = Path(os.path.realpath(path))  # the log is beside the file that a link leads to
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size > 0:
         raise sqlite3.OperationalError(
@@ -240,8 +243,10 @@ def is_corrupt(exc: sqlite3.Error) -> bool:
     return any(word in str(exc) for word in ("malformed", "not a database", "quick_check"))
 
 
-def is_full(exc: sqlite3.Error) -> bool:
-    """The quota or the disk; on a full disk the shared-memory file fails with an I/O error."""
+def is_full(exc: sqlite3.Error | OSError) -> bool:
+    """The quota or the disk; on a full disk SQLite's shared-memory file fails with an I/O error."""
+    if isinstance(exc, OSError):
+        return exc.errno in (errno.ENOSPC, errno.EDQUOT)
     return any(word in str(exc) for word in ("is full", "disk I/O error"))
 
 

@@ -271,7 +271,7 @@ class Journal:
         try:
             return self._open_or_set_aside()
         except (sqlite3.Error, OSError) as exc:
-            if not (isinstance(exc, OSError) or database.is_full(exc)):
+            if not database.is_full(exc):
                 raise self._cannot_open(exc) from exc
         try:
             with nullcontext() if self._room.release_reserve() else self._room.open_on_loan():

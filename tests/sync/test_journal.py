@@ -246,6 +246,68 @@ def test_a_damaged_database_is_set_aside_twice_and_nothing_is_overwritten(state:
     assert [(state / f"findings.db.corrupt-{n}").read_bytes()[-1] for n in (1, 2)] == [1, 2]
 
 
+@pytest.fixture
+def elsewhere(state: Path, tmp_path: Path) -> Path:
+    """A folder, of another disk say, to which the database of `state` is linked before there is one."""
+    state.mkdir()
+    (tmp_path / "disk").mkdir()
+    (state / "findings.db").symlink_to(tmp_path / "disk" / "f.db")
+    return tmp_path / "disk"
+
+
+def test_a_database_that_is_linked_to_another_disk_is_made_there_and_private(
+    usual_umask: None, state: Path, elsewhere: Path
+) -> None:
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 3)
+        assert modes(elsewhere) == {"f.db": 0o600, "f.db-wal": 0o600, "f.db-shm": 0o600}
+        assert (state / "findings.db").is_symlink()
+    with Journal.open(state, reserve_bytes=0) as journal:
+        assert report(journal, 1)[0].seq == 4
+
+
+def test_a_damaged_database_on_another_disk_is_set_aside_there_and_the_next_one_begins_there(
+    state: Path, elsewhere: Path
+) -> None:
+    (elsewhere / "f.db").write_bytes(b"not a database " * 1000)
+    with Journal.open(state, reserve_bytes=0) as journal:
+        assert journal.set_aside == elsewhere / "f.db.corrupt-1"
+        report(journal, 2)
+    assert (elsewhere / "f.db.corrupt-1").read_bytes().startswith(b"not a database")
+    assert (elsewhere / "f.db").stat().st_size > 0
+    assert seqs(state) == [1, 2]
+
+
+def test_a_link_that_is_led_elsewhere_is_followed_and_the_file_it_left_keeps_its_log(
+    state: Path, elsewhere: Path
+) -> None:
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 3)
+        (state / "findings.db").unlink()
+        (state / "findings.db").symlink_to(elsewhere / "g.db")
+        assert report(journal, 1)[0].seq == 1
+    assert {path.name for path in elsewhere.iterdir()} >= {"f.db", "g.db"}
+    assert not list(elsewhere.glob("*corrupt*"))
+    assert seqs(state) == [1]
+
+
+@pytest.mark.parametrize("wrong", ["no such folder", "a loop", "a folder"])
+def test_a_database_that_cannot_be_made_is_one_clear_line_and_costs_no_reserve(
+    state: Path, wrong: str
+) -> None:
+    Journal.open(state, reserve_bytes=MIB).close()
+    database = state / "findings.db"
+    database.unlink()
+    if wrong == "a folder":
+        database.mkdir()
+    else:
+        database.symlink_to(database if wrong == "a loop" else state / "not mounted" / "f.db")
+    with pytest.raises(JournalError, match=r"^NOT RECORDING: .*cannot be written") as caught:
+        Journal.open(state, reserve_bytes=MIB)
+    assert "\n" not in str(caught.value)
+    assert (state / "reserve").exists()
+
+
 def test_a_page_that_went_bad_is_found_at_open(state: Path) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 200)
