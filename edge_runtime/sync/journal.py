@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -40,19 +40,26 @@ class Journal:
     `batch()` belongs to one thread at a time (the sink's); `pseudonym` may be called from any.
     """
 
-    def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int, days: Days) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        quota_bytes: int,
+        reserve_bytes: int,
+        days: Days,
+        on_notice: Callable[[str], None],
+    ) -> None:
         self.state_dir = state_dir
         self._files = JournalFiles(state_dir)
         self.path = self._files.path
         self.set_aside: Path | None = None  # where a database that could not be read is now
-        self.notices: list[str] = []  # lines that a person should see; the caller prints and clears them
+        self._notice = on_notice
         self._damage: sqlite3.Error | None = None  # found while writing: the next batch begins a new database
         self._mutex = threading.Lock()
         self._last_seq = 0  # the last number that was told
         make_state_dir(state_dir)
         try:
             self._key = site_key(state_dir)
-            self._room = Room(state_dir, quota_bytes, reserve_bytes, days, self.notices.append)
+            self._room = Room(state_dir, quota_bytes, reserve_bytes, days, on_notice)
             self._lock = DirectoryLock(state_dir)
         except OSError as exc:
             raise unwritable(state_dir, exc) from exc
@@ -71,24 +78,27 @@ class Journal:
         quota_bytes: int = database.DEFAULT_QUOTA_BYTES,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         days: Days = NO_DAYS,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> Journal:
         """Opens `state_dir`, making it if need be.
 
         A database that cannot be read is set aside and a new epoch begun. `quota_bytes` bounds database and write-ahead
-        log together, to within one batch: what gives way is told in `sync/retention.py`. Raises JournalError.
+        log together, to within one batch: what gives way is told in `sync/retention.py`. `on_notice` gets each line
+        that a person should see, when it comes. Raises JournalError.
         """
         if quota_bytes < database.MIN_QUOTA_BYTES:
             raise ConfigError(f"quota: want at least {database.MIN_QUOTA_BYTES} bytes, got {quota_bytes}")
-        return cls(state_dir, quota_bytes, reserve_bytes, days)
+        return cls(state_dir, quota_bytes, reserve_bytes, days, on_notice)
 
     @classmethod
-    def open_within(cls, state_dir: Path, limits: JournalLimits) -> Journal:
+    def open_within(cls, state_dir: Path, limits: JournalLimits, on_notice: Callable[[str], None]) -> Journal:
         """Opens `state_dir` within a site's limits."""
         return cls.open(
             state_dir,
             quota_bytes=int(limits.quota_mb * _MB),
             reserve_bytes=int(limits.reserve_mb * _MB),
             days=Days(limits.keep_delivered_days, limits.keep_unsent_days),
+            on_notice=on_notice,
         )
 
     def __enter__(self) -> Journal:
@@ -238,7 +248,7 @@ class Journal:
             before = self.epoch
             self._open_anew(None)
             how = "it was read again" if self.epoch == before else f"epoch {self.epoch} begins"
-            self.notices.append(f"{self.path}: {what} by someone; {how}")
+            self._notice(f"{self.path}: {what} by someone; {how}")
 
     def _open_anew(self, damage: sqlite3.Error | None) -> None:
         """Closes the file and opens the one at the path. When that fails nothing is open, and the next batch tries."""
@@ -298,7 +308,7 @@ class Journal:
         """With `doubt`, all of it is read, whatever its size."""
         unclean = doubt or self._files.log.exists()  # before opening: that makes one
         if (told := self._files.make_private()) is not None:
-            self.notices.append(told)
+            self._notice(told)
         db = open_db(self.path, quota_bytes=self._room.quota_bytes, create=True)
         try:
             if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
@@ -324,9 +334,7 @@ class Journal:
             ) from cause
         try:
             self.set_aside = aside = self._files.set_aside()
-            self.notices.append(
-                f"{self.path}: damaged ({cause}); set aside as {aside.name}, a new epoch begins"
-            )
+            self._notice(f"{self.path}: damaged ({cause}); set aside as {aside.name}, a new epoch begins")
             return self._open_checked()
         finally:
             self._lock.share()

@@ -111,9 +111,10 @@ def sure_of(told: Told) -> set[int]:
 
 def wrong_after(told: Told, state: Path) -> list[str]:
     """What the next boot finds missing, risen or damaged; every line is a failure."""
-    with Journal.open(state, quota_bytes=QUOTA, reserve_bytes=0) as journal:
+    notices: list[str] = []
+    with Journal.open(state, quota_bytes=QUOTA, reserve_bytes=0, on_notice=notices.append) as journal:
         if journal.set_aside is not None:
-            return [f"the database was damaged: {journal.notices}"]
+            return [f"the database was damaged: {notices}"]
         with Outbox(state) as outbox, closing(database.open_db(journal.path)) as db:
             rows = list(outbox.records())
             pending, dead = ({row.seq for row in outbox.records(which)} for which in ("pending", "dead"))

@@ -36,8 +36,14 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(state: Path) -> Iterator[Journal]:
-    with Journal.open(state, reserve_bytes=0) as opened:
+def notices() -> list[str]:
+    """What the journals of a test want a person to know."""
+    return []
+
+
+@pytest.fixture
+def journal(state: Path, notices: list[str]) -> Iterator[Journal]:
+    with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as opened:
         yield opened
 
 
@@ -175,38 +181,38 @@ def modes(state: Path) -> dict[str, int]:
 
 
 def test_nobody_else_can_read_what_a_journal_makes_in_a_directory_of_somebody_else(
-    usual_umask: None, state: Path
+    usual_umask: None, state: Path, notices: list[str]
 ) -> None:
     state.mkdir(mode=0o755)
-    with Journal.open(state, reserve_bytes=MIB) as journal:
+    with Journal.open(state, reserve_bytes=MIB, on_notice=notices.append) as journal:
         report(journal, 3)
         made = modes(state)
         assert {"findings.db", "findings.db-wal", "findings.db-shm", "reserve", "reserve.loan"} <= set(made)
         assert set(made.values()) == {0o600}
-        assert journal.notices == []
+        assert notices == []
 
 
 def test_findings_that_anybody_could_read_become_private_and_that_is_said(
-    usual_umask: None, state: Path
+    usual_umask: None, state: Path, notices: list[str]
 ) -> None:
     with Journal.open(state, reserve_bytes=0) as journal:
         report(journal, 3)
         for path in state.glob("findings.db*"):
             path.chmod(0o644)
-        with Journal.open(state, reserve_bytes=0) as again:
+        with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as again:
             assert {mode for name, mode in modes(state).items() if name.startswith("findings.db")} == {0o600}
-            assert "only its owner" in again.notices[0]
+            assert "only its owner" in notices[0]
             report(again, 1)
     assert seqs(state) == [1, 2, 3, 4]
 
 
-def test_findings_that_a_group_was_given_stay_the_groups(state: Path) -> None:
+def test_findings_that_a_group_was_given_stay_the_groups(state: Path, notices: list[str]) -> None:
     Journal.open(state, reserve_bytes=0).close()
     (state / "findings.db").chmod(0o640)
-    with Journal.open(state, reserve_bytes=0) as journal:
+    with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as journal:
         report(journal, 1)
         assert modes(state)["findings.db"] == modes(state)["findings.db-wal"] == 0o640
-        assert journal.notices == []
+        assert notices == []
 
 
 def test_doctor_warns_of_findings_that_anybody_can_read(usual_umask: None, state: Path) -> None:
@@ -230,18 +236,20 @@ def test_pseudonyms_differ_between_sites_and_do_not_contain_the_text(tmp_path: P
         assert int(a.pseudonym("DOE^JANE"), 16) >= 0
 
 
-def test_a_damaged_database_is_set_aside_twice_and_nothing_is_overwritten(state: Path) -> None:
+def test_a_damaged_database_is_set_aside_twice_and_nothing_is_overwritten(
+    state: Path, notices: list[str]
+) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 5)
         device, epoch = first.device_id, first.epoch
     for n in (1, 2):
         (state / "findings.db").write_bytes(b"not a database " * 1000 + bytes([n]))
-        with Journal.open(state, reserve_bytes=0) as again:
+        with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as again:
             assert again.set_aside == state / f"findings.db.corrupt-{n}"
             assert again.device_id == device
             assert again.epoch != epoch
-            assert len(again.notices) == 1
-            assert "\n" not in again.notices[0]
+            assert len(notices) == n
+            assert "\n" not in notices[-1]
             assert report(again, 1)[0].seq == 1
     assert [(state / f"findings.db.corrupt-{n}").read_bytes()[-1] for n in (1, 2)] == [1, 2]
 
@@ -321,7 +329,7 @@ def test_a_page_that_went_bad_is_found_at_open(state: Path) -> None:
 
 
 def test_damage_met_while_recording_is_said_and_the_next_batch_begins_a_new_epoch(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+    state: Path, monkeypatch: pytest.MonkeyPatch, notices: list[str]
 ) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 50)
@@ -330,12 +338,12 @@ def test_damage_met_while_recording_is_said_and_the_next_batch_begins_a_new_epoc
         damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xff" * PAGE_BYTES
     (state / "findings.db").write_bytes(damaged)
     monkeypatch.setattr("edge_runtime.sync.journal.CHECK_ALWAYS_BYTES", 0)  # as of a large one
-    with Journal.open(state, reserve_bytes=0) as again:
+    with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as again:
         with pytest.raises(JournalError, match=r"^NOT RECORDING: .*damaged"):
             report(again, 1)
         assert report(again, 1)[0].seq == 1
         assert again.set_aside is not None
-        assert len(again.notices) == 1
+        assert len(notices) == 1
 
 
 def test_a_damaged_database_that_another_process_has_open_stays_where_it_is(
@@ -362,7 +370,7 @@ def test_a_database_removed_under_us_is_begun_anew(journal: Journal, state: Path
 
 
 def test_a_database_that_another_file_was_moved_over_is_followed_and_nothing_is_told_that_is_not_at_the_path(
-    journal: Journal, state: Path, tmp_path: Path
+    journal: Journal, state: Path, tmp_path: Path, notices: list[str]
 ) -> None:
     report(journal, 3)
     with Journal.open(tmp_path / "other", reserve_bytes=0) as other:
@@ -371,7 +379,7 @@ def test_a_database_that_another_file_was_moved_over_is_followed_and_nothing_is_
     made = report(journal, 2)
     assert [one.seq for one in made] == [8, 9]
     assert seqs(state) == list(range(1, 10))
-    assert "replaced by someone" in journal.notices[-1]
+    assert "replaced by someone" in notices[-1]
     assert list(state.glob("findings.db.corrupt-1-wal"))  # else it is replayed into the other file
 
 
@@ -401,7 +409,7 @@ def test_an_older_copy_moved_over_ours_gives_no_number_again(journal: Journal, s
 
 @pytest.mark.parametrize("left", [0, 5, PAGE_BYTES])
 def test_a_database_truncated_under_us_loses_nothing_that_is_told_afterwards(
-    journal: Journal, state: Path, left: int
+    journal: Journal, state: Path, left: int, notices: list[str]
 ) -> None:
     report(journal, 100)
     with closing(open_db(state / "findings.db")) as db:
@@ -411,7 +419,7 @@ def test_a_database_truncated_under_us_loses_nothing_that_is_told_afterwards(
     told = [made.finding_id for made in report(journal, 2) + report(journal, 2)]
     with Outbox(state) as outbox:
         assert [row.id for row in outbox.records()][-4:] == told
-    assert "truncated by someone" in journal.notices[-1]
+    assert "truncated by someone" in notices[-1]
 
 
 def test_a_batch_whose_file_was_taken_away_under_way_is_not_reported(journal: Journal, state: Path) -> None:
@@ -549,8 +557,10 @@ def test_the_reserve_is_real_room_and_comes_back(state: Path) -> None:
     assert reserve.take()
 
 
-def test_a_disk_without_room_for_the_reserve_is_said_and_used_all_the_same(state: Path) -> None:
-    with Journal.open(state, reserve_bytes=2**60) as journal:
-        assert "too little room" in journal.notices[0]
+def test_a_disk_without_room_for_the_reserve_is_said_and_used_all_the_same(
+    state: Path, notices: list[str]
+) -> None:
+    with Journal.open(state, reserve_bytes=2**60, on_notice=notices.append) as journal:
+        assert "too little room" in notices[0]
         assert not (state / "reserve").exists()
         report(journal, 1)

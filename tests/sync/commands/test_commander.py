@@ -50,7 +50,7 @@ class Device:
     def __post_init__(self) -> None:
         self.topics = DeviceTopics("local", "site", self.journal.device_id)
         self.commander = Commander(
-            Audits(lambda: Journal.open(self.journal.state_dir, reserve_bytes=0), self.notices.append),
+            Audits(lambda: Journal.open(self.journal.state_dir, reserve_bytes=0)),
             self.notices.append,
             lambda: monotonic_ns() + int(self.later_s * 1e9),
         )
