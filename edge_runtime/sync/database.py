@@ -152,8 +152,8 @@ def _patiently(db: sqlite3.Connection, statement: str) -> None:
     db.execute(statement).fetchall()
 
 
-def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int) -> None:
-    """Makes what is missing, once, with `meta` as a new database's facts; the quota is this call's."""
+def create_tables(db: sqlite3.Connection, meta: dict[str, str], now: dict[str, str]) -> None:
+    """Makes what is missing, once, with `meta` as a new database's facts; those of `now` are written in any case."""
     with transaction(db):
         _bring_up_to_date(db)
         for statement in SCHEMA:
@@ -161,7 +161,7 @@ def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int
         db.executemany(
             "INSERT OR IGNORE INTO meta VALUES (?, ?)", {**meta, "schema": str(SCHEMA_VERSION)}.items()
         )
-        db.execute("INSERT OR REPLACE INTO meta VALUES ('quota_bytes', ?)", (str(quota_bytes),))
+        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", now.items())
 
 
 def update_tables(db: sqlite3.Connection) -> None:
@@ -206,7 +206,7 @@ def _number(text: str, key: str) -> int:
 def check(db: sqlite3.Connection) -> None:
     """Reads all of a database, 0.1 s for 100 MB from memory; raises DatabaseError when it is damaged.
 
-    Not asked of a larger one that was closed well: there damage shows when it is used, and the journal sets it aside.
+    Not asked of a larger one that nothing can have damaged: else it shows when it is used, and the journal sets it aside.
     """
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":

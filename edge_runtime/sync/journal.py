@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from edge_runtime import clock
 from edge_runtime.config import JournalLimits
 from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync import database, retention
@@ -31,6 +32,7 @@ __all__ = ["Batch", "Journal", "Stamp"]
 
 DEFAULT_RESERVE_BYTES = 64 * 2**20
 CHECK_ALWAYS_BYTES = 128 * 2**20
+GOOD_IN_BOOT = "good_in_boot"  # in the table meta
 _MB = 1 << 20
 
 
@@ -305,19 +307,27 @@ class Journal:
             return self._set_aside(exc)
 
     def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
-        """With `doubt`, all of it is read, whatever its size."""
-        unclean = doubt or self._files.log.exists()  # before opening: that makes one
+        """With `doubt`, all of it is read, whatever its size.
+
+        Else a large one is read where it was not closed well and this boot has not seen it whole: a kill damages
+        nothing, only the machine's end does. A log alone tells of neither: an uplink beside us has it open.
+        """
+        unclean = self._files.log.exists()  # before opening: that makes one
         if (told := self._files.make_private()) is not None:
             self._notice(told)
         db = open_db(self.path, quota_bytes=self._room.quota_bytes, create=True)
         try:
-            if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
-                database.check(db)
             known = db.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
-            remembered = read_meta(db, self.path).get("device_id") if known else None
-            name = device_id(self.state_dir, remembered)
+            facts = read_meta(db, self.path) if known else {}
+            boot = clock.boot_id()
+            doubt = doubt or (unclean and facts.get(GOOD_IN_BOOT) != boot)
+            if doubt or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
+                database.check(db)
+            name = device_id(self.state_dir, facts.get("device_id"))
             database.create_tables(
-                db, {"device_id": name, "epoch": secrets.token_hex(6)}, self._room.quota_bytes
+                db,
+                {"device_id": name, "epoch": secrets.token_hex(6)},
+                {"quota_bytes": str(self._room.quota_bytes), GOOD_IN_BOOT: boot},
             )
             self._meta = {**read_meta(db, self.path), "device_id": name}
             self._room.prepare(db)

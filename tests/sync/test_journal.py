@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime import clock
 from edge_runtime.commands.doctor import _state
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.sync import database
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
@@ -304,25 +306,29 @@ def test_a_database_that_cannot_be_made_is_one_clear_line_and_costs_no_reserve(
     state: Path, wrong: str
 ) -> None:
     Journal.open(state, reserve_bytes=MIB).close()
-    database = state / "findings.db"
-    database.unlink()
+    path = state / "findings.db"
+    path.unlink()
     if wrong == "a folder":
-        database.mkdir()
+        path.mkdir()
     else:
-        database.symlink_to(database if wrong == "a loop" else state / "not mounted" / "f.db")
+        path.symlink_to(path if wrong == "a loop" else state / "not mounted" / "f.db")
     with pytest.raises(JournalError, match=r"^NOT RECORDING: .*cannot be written") as caught:
         Journal.open(state, reserve_bytes=MIB)
     assert "\n" not in str(caught.value)
     assert (state / "reserve").exists()
 
 
+def spoil_pages(path: Path, first: int) -> None:
+    damaged = bytearray(path.read_bytes())
+    for page in range(first, len(damaged) // PAGE_BYTES):
+        damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    path.write_bytes(damaged)
+
+
 def test_a_page_that_went_bad_is_found_at_open(state: Path) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 200)
-    damaged = bytearray((state / "findings.db").read_bytes())
-    for page in range(3, len(damaged) // PAGE_BYTES):
-        damaged[page * PAGE_BYTES : page * PAGE_BYTES + 8] = os.urandom(8)
-    (state / "findings.db").write_bytes(damaged)
+    spoil_pages(state / "findings.db", first=3)
     with Journal.open(state, reserve_bytes=0) as again:
         assert again.set_aside is not None
         report(again, 1)
@@ -333,10 +339,7 @@ def test_damage_met_while_recording_is_said_and_the_next_batch_begins_a_new_epoc
 ) -> None:
     with Journal.open(state, reserve_bytes=0) as first:
         report(first, 50)
-    damaged = bytearray((state / "findings.db").read_bytes())
-    for page in range(6, len(damaged) // PAGE_BYTES):
-        damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xff" * PAGE_BYTES
-    (state / "findings.db").write_bytes(damaged)
+    spoil_pages(state / "findings.db", first=6)
     monkeypatch.setattr("edge_runtime.sync.journal.CHECK_ALWAYS_BYTES", 0)  # as of a large one
     with Journal.open(state, reserve_bytes=0, on_notice=notices.append) as again:
         with pytest.raises(JournalError, match=r"^NOT RECORDING: .*damaged"):
@@ -344,6 +347,37 @@ def test_damage_met_while_recording_is_said_and_the_next_batch_begins_a_new_epoc
         assert report(again, 1)[0].seq == 1
         assert again.set_aside is not None
         assert len(notices) == 1
+
+
+def test_a_large_database_beside_an_uplink_is_read_whole_once_in_a_boot_of_the_machine(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.sync.journal.CHECK_ALWAYS_BYTES", 0)  # all are large
+    checked: list[str] = []
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 5)
+    check = database.check
+    monkeypatch.setattr(database, "check", lambda db: (checked.append(boot), check(db)))
+    with Outbox(state) as outbox:
+        outbox.settle([(1, 1)])
+        for boot in ("first", "first", "second", "second"):
+            monkeypatch.setattr(clock, "boot_id", lambda now=boot: now)
+            assert (state / "findings.db-wal").exists()
+            Journal.open(state, reserve_bytes=0).close()
+    assert checked == ["first", "second"]
+
+
+def test_a_large_database_that_lost_power_is_found_damaged_at_open(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(state, reserve_bytes=0) as journal:
+        report(journal, 200)
+    spoil_pages(state / "findings.db", first=6)
+    (state / "findings.db-wal").touch()  # nobody closed it
+    monkeypatch.setattr("edge_runtime.sync.journal.CHECK_ALWAYS_BYTES", 0)
+    monkeypatch.setattr(clock, "boot_id", lambda: "the next one")
+    with Journal.open(state, reserve_bytes=0) as journal:
+        assert journal.set_aside is not None
 
 
 def test_a_damaged_database_that_another_process_has_open_stays_where_it_is(
