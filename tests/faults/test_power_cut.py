@@ -93,7 +93,6 @@ def cut(folder: Path, seed: int, patch: pytest.MonkeyPatch, spoil: Callable[[str
         return Db(path, disk, map(spoil, database.pragmas(quota_bytes or QUOTA)))
 
     with patch.context() as patched:
-        patched.setattr("edge_runtime.sync.journal.open_db", open_on_disk)
         patched.setattr("edge_runtime.sync.database.open_db", open_on_disk)
         with pytest.raises(PowerCutError):
             work(live, told, choose)
@@ -199,7 +198,7 @@ def test_a_power_cut_while_an_older_database_is_brought_up_to_date_costs_no_row(
         return Db(path, disk, database.pragmas(quota_bytes or QUOTA))
 
     with monkeypatch.context() as patched, suppress(PowerCutError):
-        patched.setattr("edge_runtime.sync.journal.open_db", open_on_disk)
+        patched.setattr("edge_runtime.sync.database.open_db", open_on_disk)
         Journal.open(live, quota_bytes=QUOTA, reserve_bytes=0).close()
     for name, content in disk.after_the_cut(choose).items():
         if not name.endswith("-shm"):

@@ -321,12 +321,12 @@ def test_the_journal_is_not_kept_open_when_no_command_comes(device: Device) -> N
 def _alone(device: Device) -> bool:
     """Whether nobody but this test's own journal holds the directory."""
     lock = DirectoryLock(device.journal.state_dir)
-    device.journal._lock.close()
+    device.journal._database._lock.close()
     try:
         return lock.try_alone()
     finally:
         lock.close()
-        device.journal._lock = DirectoryLock(device.journal.state_dir)
+        device.journal._database._lock = DirectoryLock(device.journal.state_dir)
 
 
 def test_an_answer_that_is_too_large_says_so_instead(device: Device) -> None:
