@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -61,8 +61,11 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
 
 def fill(disk: Path) -> None:
     """Somebody's film takes what is free."""
-    with (disk / "holiday.mp4").open("ab") as film:
-        film.write(bytes(free_bytes(disk)))
+    with (disk / "holiday.mp4").open("ab", buffering=0) as film, suppress(OSError):
+        for size in (MIB, 2**16, 2**12):
+            while free_bytes(disk) >= size:
+                film.write(bytes(size))
+                os.fsync(film.fileno())
 
 
 def record_until_full(journal: Journal) -> list[str]:
@@ -174,8 +177,7 @@ def test_a_journal_opens_on_a_full_disk_by_giving_up_the_reserve(mount: Callable
     disk = mount("size=6m")
     with Journal.open(disk / "state", reserve_bytes=MIB) as journal:
         report(journal, 5)
-    free = os.statvfs(disk)
-    (disk / "holiday.mp4").write_bytes(bytes(free.f_bavail * free.f_frsize))
+    fill(disk)
     notices: list[str] = []
     with Journal.open(disk / "state", reserve_bytes=MIB, on_notice=notices.append) as journal:
         report(journal, 5)
