@@ -15,7 +15,7 @@ import pytest
 
 from edge_runtime.commands import outbox
 from edge_runtime.errors import JournalError
-from edge_runtime.sync.database import open_db, open_unwritable
+from edge_runtime.sync.database import PAGE_BYTES, open_db, open_unwritable
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
@@ -92,7 +92,7 @@ def test_a_device_whose_disk_filled_up_offline_recovers_by_itself_when_the_link_
         fill(disk)
         reported = record_until_full(journal)
         fill(disk)
-        assert free_bytes(disk) == 0
+        assert free_bytes(disk) < PAGE_BYTES  # ext4 keeps a last block or two for itself
         if not alive:
             running.close()
             fill(disk)
