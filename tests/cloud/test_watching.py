@@ -135,7 +135,7 @@ def test_health_follows_the_database_and_no_message_is_taken_from_others_without
 
 
 @pytest.fixture
-def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def later_s(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets seconds pass."""
     now_ns = [1_000_000_000]
     monkeypatch.setattr(clock, "monotonic_ns", lambda: now_ns[0])
@@ -146,13 +146,13 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return passed
 
 
-def test_a_loop_that_does_not_turn_is_told(hours: Callable[[float], None]) -> None:
+def test_a_loop_that_does_not_turn_is_told(later_s: Callable[[float], None]) -> None:
     health = Health()
     health.works("broker")
     health.works("store")
-    hours(59)
+    later_s(59)
     assert health.troubles() == {}
-    hours(2)
+    later_s(2)
     assert list(health.troubles()) == ["loop"]
     health.beat()
     assert health.troubles() == {}
@@ -165,22 +165,22 @@ def test_a_part_that_never_worked_is_not_well_from_the_first_moment() -> None:
     assert set(health.troubles()) == {"broker"}
 
 
-def test_a_part_is_well_for_thirty_seconds_after_it_last_worked(hours: Callable[[float], None]) -> None:
+def test_a_part_is_well_for_thirty_seconds_after_it_last_worked(later_s: Callable[[float], None]) -> None:
     """A connection that is made anew, now and then, is no reason to restart the receiver."""
     health = Health()
     health.works("broker")
     health.works("store")
     for _ in range(20):
-        hours(29)
+        later_s(29)
         health.beat()
         health.fails("broker", "connection lost")  # it worked until now
         health.fails("broker", "connection refused")
         assert health.troubles() == {}
-        hours(29)
+        later_s(29)
         assert health.troubles() == {}
         health.works("broker")
     health.fails("broker", "connection lost")
-    hours(31)
+    later_s(31)
     health.beat()
     health.fails("broker", "connection refused")  # a new reason does not begin the time anew
     assert health.troubles() == {"broker": "connection refused"}
