@@ -27,7 +27,7 @@ from edge_runtime.cloud.rows import (
 )
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
-from edge_runtime.cloud.streams import Known, settle
+from edge_runtime.cloud.streams import Known, leaps, settle, within_holes
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.sync.database import open_db, roll_back
 from edge_runtime.sync.state import file_mark
@@ -40,6 +40,11 @@ WHERE device_id = ? AND epoch = ? AND first >= coalesce(
 ) AND last >= ? AND first <= ?
 """
 _AHEAD = "SELECT seq FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq <= ?"
+_WRITE = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)"
+_CLOSE = "DELETE FROM holes WHERE device_id = ? AND epoch = ? AND first = ?"
+_OPEN = "INSERT INTO holes VALUES (?, ?, ?, ?)"
+_REACHED = "DELETE FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq = ?"
+_REFUSED = "INSERT OR IGNORE INTO refused_ahead VALUES (?, ?, ?)"
 
 
 class SqliteStore:
@@ -157,18 +162,21 @@ def _many(
 def _unite(db: sqlite3.Connection, came: Heard) -> None:
     key = (came.device_id, came.epoch)
     row = db.execute("SELECT highest, missing FROM streams WHERE device_id = ? AND epoch = ?", key).fetchone()
-    holes = {hole for part in came.known for hole in db.execute(_TOUCHED, (*key, *key, part[0], *part))}
-    ahead = [seq for (seq,) in db.execute(_AHEAD, (*key, came.highest))]
-    highest, missing = row or (0, 0)
-    now = settle(Known(highest, missing, sorted(holes), ahead), came)
-    db.executemany("DELETE FROM holes WHERE device_id = ? AND epoch = ? AND first = ?", _of(key, now.closed))
-    db.executemany("INSERT INTO holes VALUES (?, ?, ?, ?)", [(*key, *hole) for hole in now.opened])
-    db.executemany(
-        "DELETE FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq = ?", _of(key, now.reached)
-    )
-    db.executemany("INSERT OR IGNORE INTO refused_ahead VALUES (?, ?, ?)", _of(key, now.ahead))
-    values = (*key, now.highest, utc_now(), now.missing)
-    db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", values)
+    known = Known(*(row or (0, 0)))
+    touched = [(*key, *key, part[0], *part) for part in within_holes(known, came)]
+    known.holes = sorted({hole for each in touched for hole in db.execute(_TOUCHED, each)})
+    if leaps(known, came):
+        known.ahead = [seq for (seq,) in db.execute(_AHEAD, (*key, came.highest))]
+    now = settle(known, came)
+    db.execute(_WRITE, (*key, now.highest, utc_now(), now.missing))
+    for sql, rows in (
+        (_CLOSE, _of(key, now.closed)),
+        (_OPEN, [(*key, *hole) for hole in now.opened]),
+        (_REACHED, _of(key, now.reached)),
+        (_REFUSED, _of(key, now.ahead)),
+    ):
+        if rows:
+            db.executemany(sql, rows)
 
 
 def _of(key: tuple[str, str], numbers: Iterable[int]) -> list[tuple[str, str, int]]:
