@@ -29,7 +29,7 @@ from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
 from edge_runtime.cloud.streams import Known, leaps, settle, within_holes
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.database import open_db, roll_back
+from edge_runtime.sync.database import open_db, transaction
 from edge_runtime.sync.state import file_mark
 
 # The holes that a range touches: at most one begins before it.
@@ -73,13 +73,13 @@ class SqliteStore:
     def _migrate(self, db: sqlite3.Connection) -> None:
         db.execute(VERSIONS)
         while todo := outstanding("sqlite", db.execute(APPLIED).fetchone()[0], str(self._path)):
-            db.execute("BEGIN IMMEDIATE")
-            if db.execute(APPLIED).fetchone()[0] < todo[0].version:  # another receiver may have been faster
+            with transaction(db):
+                if db.execute(APPLIED).fetchone()[0] >= todo[0].version:
+                    continue  # another receiver was faster
                 for statement in todo[0].statements:
                     db.execute(statement)
                 noted = (todo[0].version, todo[0].name, utc_now())
                 db.execute("INSERT INTO schema_version VALUES (?, ?, ?)", noted)
-            db.execute("COMMIT")
 
     def _in_place(self) -> bool:
         try:
@@ -96,16 +96,13 @@ class SqliteStore:
     def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
         db = self._opened()
         try:
-            db.execute("BEGIN IMMEDIATE")
-            result = _put(db, rows, poison)
-            db.execute("COMMIT")
+            with transaction(db):
+                return _put(db, rows, poison)
         except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
-            roll_back(db)
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
         except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
             self.close()
             raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
-        return result
 
     def missing(self) -> Missing:
         try:
