@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.error import HTTPError
 
 import pytest
 
@@ -18,25 +16,15 @@ from edge_runtime.cloud.http import address, serving
 from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.link.link import Broker, Link, Message, Settings
-from edge_runtime.sync.wire import CONTENT_TYPE
+from edge_runtime.sync.link.link import Broker
 from tests.brokers import Mosquitto
-from tests.cloud.test_judging import TOPICS, message
 from tests.faults.processes import until
+from tests.parties.cloud import get, message, send
 from tests.postgres import Postgres
 
 pytest.importorskip(
     "prometheus_client", reason="prometheus-client is not installed (pip install 'edge-runtime[cloud]')"
 )
-
-
-def get(url: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as exc:
-        with exc:
-            return exc.code, exc.read().decode()
 
 
 class Counting(Health):
@@ -84,15 +72,6 @@ def watched(broker: str, store: str) -> Iterator[Watched]:
             one.stop.set()
             thread.join()
             one.store.close()
-
-
-def send(broker: str, *payloads: bytes) -> None:
-    link = Link.open(Settings(Broker.parse(broker), "dev-1"), threading.Event())
-    assert link is not None
-    for payload in payloads:
-        told = (("epoch", "e1"), ("seq", "7"))
-        link.publish(Message(TOPICS.event("finding"), payload, CONTENT_TYPE["finding"], properties=told))
-    link.close()
 
 
 @pytest.mark.broker

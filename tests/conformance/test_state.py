@@ -13,17 +13,11 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import finding
 from tests.conformance.conftest import Conversation
 from tests.faults.processes import kill, start_uplink, until
-from tests.house.test_asyncapi import payload_of
-from tests.parties.ear import Ear, Heard
+from tests.parties.documents import payload_of
+from tests.parties.ear import Ear, Heard, states
 from tests.parties.place import Place
 
 pytestmark = [pytest.mark.broker]
-
-
-def states(heard: list[Heard], **said: Any) -> list[Any]:
-    """The state messages that say this much, in order."""
-    bodies = [one.body for one in heard if one.kind == "state"]
-    return [body for body in bodies if all(body[key] == value for key, value in said.items())]
 
 
 def test_er_state_1_the_state_is_retained_and_said_again_when_it_changes(
