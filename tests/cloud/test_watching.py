@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -20,6 +20,7 @@ from edge_runtime.sync.link.link import Broker
 from tests.brokers import Mosquitto
 from tests.faults.processes import until
 from tests.parties.cloud import get, message, send
+from tests.parties.threads import on_a_thread
 from tests.postgres import Postgres
 
 pytest.importorskip(
@@ -63,15 +64,12 @@ class Watched:
 @contextmanager
 def watched(broker: str, store: str) -> Iterator[Watched]:
     one = Watched(broker, store)
-    with serving(("127.0.0.1", 0), one.metrics.text, one.consumer.health.troubles) as one.at:
-        thread = threading.Thread(target=one.consumer.run)
-        thread.start()
-        try:
-            yield one
-        finally:
-            one.stop.set()
-            thread.join()
-            one.store.close()
+    with (
+        serving(("127.0.0.1", 0), one.metrics.text, one.consumer.health.troubles) as one.at,
+        closing(one.store),
+        on_a_thread(one.consumer.run, one.stop),
+    ):
+        yield one
 
 
 @pytest.mark.broker

@@ -16,6 +16,7 @@ from tests.faults.processes import kill, start_uplink, until
 from tests.parties.documents import payload_of
 from tests.parties.ear import Ear, Heard, states
 from tests.parties.place import Place
+from tests.parties.threads import on_a_thread
 
 pytestmark = [pytest.mark.broker]
 
@@ -60,14 +61,8 @@ def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place:
     stop = threading.Event()
     uplink = Uplink(place.device.state, UplinkSettings(Broker.parse(place.broker.url)), stop)
     uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has no room")
-    thread = threading.Thread(target=uplink.run)
-    with Ear(place.broker.port) as ear:
-        thread.start()
-        try:
-            said = ear.until(lambda heard: states(heard, state="online"))[0]
-        finally:
-            stop.set()
-            thread.join(10)
+    with Ear(place.broker.port) as ear, on_a_thread(uplink.run, stop):
+        said = ear.until(lambda heard: states(heard, state="online"))[0]
     assert (said["epoch"], said["pending"], said["link"]) == (place.device.epoch, 2, "online")
     (alert,) = (each for each in said["alerts"] if each["code"] == "dead_letters")
     assert alert["text"] == "<path> has no room"
@@ -91,17 +86,12 @@ def test_er_state_5_an_alert_that_was_acknowledged_is_so_after_a_restart(place: 
             settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
             uplink = Uplink(place.device.state, settings, stop)
             uplink._ledger.alerts.sound("dead_letters", f"{start} rows")
-            thread = threading.Thread(target=uplink.run)
-            thread.start()
-            try:
+            with on_a_thread(uplink.run, stop):
                 text = f"{start} rows"
                 seen.append(ear.until(lambda heard, text=text: _alert(heard, text)))
                 if start == 1:
                     done = place.device.ask(place.broker.url, "acknowledge_alert", alert=seen[0]["id"])
                     assert done.outcome == "done"
-            finally:
-                stop.set()
-                thread.join(10)
     assert [alert["acknowledged"] for alert in seen] == [False, True]
     assert (seen[0]["id"], seen[0]["since"]) == (seen[1]["id"], seen[1]["since"])
 
