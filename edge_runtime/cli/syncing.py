@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,18 @@ def uplink(as_json: bool, explain: bool, limit: int, **flags: Any) -> None:
         return
     if flags["broker"] is None:
         raise ConfigError("uplink: want --broker mqtt[s]://HOST:PORT, or --explain; see --help")
+    notice, last = notices(ends_by_itself=flags["once"]), deque[str](maxlen=1)
+
+    def on_notice(line: str) -> None:
+        last.append(line)
+        notice(line)
+
     report = command.run(
-        **flags,
-        tenant=place.tenant,
-        site=place.site,
-        journal=config.journal,
-        on_notice=notices(ends_by_itself=flags["once"]),
+        **flags, tenant=place.tenant, site=place.site, journal=config.journal, on_notice=on_notice
     )
     show(report, as_json, command.lines(report))
     if flags["once"] and report.remaining:
-        fail(f"uplink: stopped with {report.remaining} rows in the outbox", 1)
+        fail("; ".join([f"uplink: stopped with {report.remaining} rows in the outbox", *last]), 1)
 
 
 @click.command(
