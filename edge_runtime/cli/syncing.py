@@ -141,14 +141,14 @@ def command(as_json: bool, new_key: Path | None, **flags: Any) -> None:
 @click.option("--ca", type=FILE, default=None)
 @click.option("--cert", type=FILE, default=None)
 @click.option("--key", type=FILE, default=None)
-@click.option("--limit", type=int, default=None, help="Stop after this many stored records.")
+@click.option("--limit", type=int, default=None, help="Stop after this many new findings.")
 @click.option(
     "--idle-exit",
     "idle_exit_s",
     type=float,
     default=None,
     metavar="S",
-    help="Stop after this long without one.",
+    help="Stop after this long without a message.",
 )
 @click.option("--http", default=None, metavar="HOST:PORT", help="Answer /metrics and /healthz there.")
 @click.option(

@@ -13,17 +13,12 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import finding
 from tests.conformance.conftest import Conversation
 from tests.faults.processes import kill, start_uplink, until
-from tests.house.test_asyncapi import payload_of
-from tests.parties.ear import Ear, Heard
+from tests.parties.documents import payload_of
+from tests.parties.ear import Ear, Heard, states
 from tests.parties.place import Place
+from tests.parties.threads import on_a_thread
 
 pytestmark = [pytest.mark.broker]
-
-
-def states(heard: list[Heard], **said: Any) -> list[Any]:
-    """The state messages that say this much, in order."""
-    bodies = [one.body for one in heard if one.kind == "state"]
-    return [body for body in bodies if all(body[key] == value for key, value in said.items())]
 
 
 def test_er_state_1_the_state_is_retained_and_said_again_when_it_changes(
@@ -66,14 +61,8 @@ def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place:
     stop = threading.Event()
     uplink = Uplink(place.device.state, UplinkSettings(Broker.parse(place.broker.url)), stop)
     uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has no room")
-    thread = threading.Thread(target=uplink.run)
-    with Ear(place.broker.port) as ear:
-        thread.start()
-        try:
-            said = ear.until(lambda heard: states(heard, state="online"))[0]
-        finally:
-            stop.set()
-            thread.join(10)
+    with Ear(place.broker.port) as ear, on_a_thread(uplink.run, stop):
+        said = ear.until(lambda heard: states(heard, state="online"))[0]
     assert (said["epoch"], said["pending"], said["link"]) == (place.device.epoch, 2, "online")
     (alert,) = (each for each in said["alerts"] if each["code"] == "dead_letters")
     assert alert["text"] == "<path> has no room"
@@ -97,17 +86,12 @@ def test_er_state_5_an_alert_that_was_acknowledged_is_so_after_a_restart(place: 
             settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
             uplink = Uplink(place.device.state, settings, stop)
             uplink._ledger.alerts.sound("dead_letters", f"{start} rows")
-            thread = threading.Thread(target=uplink.run)
-            thread.start()
-            try:
+            with on_a_thread(uplink.run, stop):
                 text = f"{start} rows"
                 seen.append(ear.until(lambda heard, text=text: _alert(heard, text)))
                 if start == 1:
                     done = place.device.ask(place.broker.url, "acknowledge_alert", alert=seen[0]["id"])
                     assert done.outcome == "done"
-            finally:
-                stop.set()
-                thread.join(10)
     assert [alert["acknowledged"] for alert in seen] == [False, True]
     assert (seen[0]["id"], seen[0]["since"]) == (seen[1]["id"], seen[1]["since"])
 
