@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,9 +92,11 @@ class Loan:
                 return
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             with self._alone() as fd:
-                if fd is not None:
-                    os.ftruncate(fd, size_bytes)
-                    _fill(fd)
+                if fd is None:
+                    return
+                os.ftruncate(fd, size_bytes)
+                if not _fill(fd):  # no room, or a file system that promises room and holds none, as ZFS does
+                    self._path.unlink()
 
     def away(self) -> bool:
         """Whether it is lent now, or others have its room."""
@@ -101,7 +104,7 @@ class Loan:
             found = self._path.stat()
         except OSError:
             return False
-        return not _holds_enough(found)
+        return stat.S_ISREG(found.st_mode) and not _holds_enough(found)
 
     def come_back(self) -> bool:
         """Waits until it was given back, and holds it; False when the disk has no room for it."""
@@ -169,15 +172,15 @@ def _fill(fd: int | None) -> bool:
     """Holds as much of its length as there is room for; False when that is not half."""
     if fd is None:
         return False
-    size = os.fstat(fd).st_size
+    size = min(os.fstat(fd).st_size, _LOAN_BYTES[1])  # somebody may have made it longer than the disk is
+    os.ftruncate(fd, size)
     for eighths in range(8, 3, -1):
         try:
             os.posix_fallocate(fd, 0, max(1, size * eighths // 8))
+            break
         except OSError as exc:
-            if not database.is_full(exc):  # a file system that promises nothing: it is not missed either
-                return True
-        else:
-            return True
+            if not database.is_full(exc):
+                break
     return _holds_enough(os.fstat(fd))
 
 

@@ -63,8 +63,9 @@ class Room:
             self._retake_ns = 0 if self._reserve.take() else clock.monotonic_ns() + _RETAKE_NS
 
     def loan_is_away(self) -> bool:
-        """Whether the room for receipts is not where it should be: what is free now is not for records."""
-        return self._reserve.loan.away()
+        """Whether the room for receipts is not where it should be, and what is free now must be kept for it."""
+        kept = 2 * loan_bytes(self._reserve.size_bytes)
+        return self._reserve.loan.away() and free_bytes(self._state_dir) < kept
 
     def await_loan(self) -> None:
         """Waits for whoever has it. JournalError where the disk has not even this room left."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from edge_runtime.errors import ConfigError, JournalError
 from edge_runtime.sync.database import open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.reserve import Reserve
+from edge_runtime.sync.reserve import Loan, Reserve
 from tests.builders import report
 from tests.sync.conftest import seqs
 
@@ -102,3 +106,51 @@ def test_a_disk_without_room_for_the_reserve_is_said_and_used_all_the_same(
         assert "too little room" in notices[0]
         assert not (state / "reserve").exists()
         report(journal, 1)
+
+
+def test_a_file_system_that_promises_room_and_holds_none_has_no_loan_and_records_all_the_same(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, length: os.ftruncate(fd, start + length))
+    with Journal.open(state, reserve_bytes=2**20) as journal:
+        assert not (state / "reserve.loan").exists()
+        assert report(journal, 1)
+
+
+def sparse(loan: Path) -> None:
+    os.truncate(loan, 0)
+    os.truncate(loan, 2**34)
+
+
+def folder(loan: Path) -> None:
+    loan.unlink()
+    (loan / "something").mkdir(parents=True)
+
+
+def somebody_elses(loan: Path) -> None:
+    sparse(loan)
+    loan.chmod(0)
+
+
+@pytest.mark.parametrize("harm", [sparse, folder, somebody_elses])
+def test_whatever_became_of_the_loan_costs_neither_a_record_nor_the_reserve_where_the_disk_has_room(
+    state: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(state, reserve_bytes=2**20) as journal:
+        harm(state / "reserve.loan")
+        if harm is somebody_elses:  # root may open it all the same
+            monkeypatch.setattr(Loan, "come_back", lambda self: False)
+        assert report(journal, 1)
+        assert (state / "reserve").exists()
+
+
+def test_a_loan_that_somebody_keeps_locked_is_not_waited_for_where_the_disk_has_room(state: Path) -> None:
+    with Journal.open(state, reserve_bytes=2**20) as journal:
+        with (state / "reserve.loan").open("r+b") as loan:
+            fcntl.flock(loan, fcntl.LOCK_EX)
+            os.ftruncate(loan.fileno(), 0)
+            os.ftruncate(loan.fileno(), 2**18)
+            began = time.monotonic()
+            assert report(journal, 1)
+            assert time.monotonic() - began < 4
+        assert (state / "reserve").exists()
