@@ -20,7 +20,7 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
-from edge_runtime.records import Gap, RecordKind
+from edge_runtime.records import RecordKind
 from edge_runtime.sync import database, retention
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.reserve import Loan
@@ -94,7 +94,7 @@ class OutboxStats(msgspec.Struct, frozen=True, kw_only=True):
     held: int  # of `dead`: not rejected, but this broker cannot take them; tried again at the next start
     waiting: dict[str, int]  # of `pending`, by lane
     records: dict[str, int]  # in the journal, by kind
-    lost: int  # masks and telemetry that were removed unsent, as far as the journal tells of them
+    lost: int  # masks and telemetry that this database ever removed unsent
     oldest_pending_s: float | None  # by the wall clock; null when nothing is pending
     last_seq: int
 
@@ -190,14 +190,11 @@ class Outbox:
 
     def loss(self) -> tuple[int, datetime | None]:
         """How many masks and telemetry records were removed unsent, and when the last of them."""
-        try:
-            return retention.loss(self._db)
-        except sqlite3.Error as exc:
-            raise self._unreadable(exc) from exc
+        return self._ask(retention.loss)
 
     def untold(self) -> bool:
         """Whether numbers are gone that no gap record names yet."""
-        return bool(self._read("SELECT 1 FROM lost LIMIT 1"))
+        return self._ask(retention.untold)
 
     def settle(
         self, stored: Iterable[SeqRange], rejected: Iterable[tuple[SeqRange, str]] = ()
@@ -250,23 +247,17 @@ class Outbox:
     def kept(self, ranges: Iterable[SeqRange]) -> Kept:
         """What became of these numbers."""
         asked, delivered, waiting, dead = set[int](), set[int](), set[int](), set[int]()
+        lost = set[int]()
         last_given: int = self._read(database.LAST_SEQ)[0][0]
         for first, last in ranges:
             asked.update(range(first, last + 1))
             for seq, is_dead, waits in self._read(_HERE, first, last):
                 (dead if is_dead else waiting if waits else delivered).add(seq)
+            for begin, end in self._ask(retention.lost_among, (first, last)):
+                lost.update(range(max(first, begin), min(last, end) + 1))
         never = {seq for seq in asked if seq > last_given}
-        away = asked - delivered - waiting - dead - never
-        lost = (
-            {seq for first, last in self._lost() for seq in away if first <= seq <= last} if away else set()
-        )
-        found = (delivered, waiting, dead, lost, away - lost, never)
-        return Kept(*(tuple(sorted(seqs)) for seqs in found))
-
-    def _lost(self) -> list[SeqRange]:
-        """What was removed unsent: as gap records tell, and as the next one will."""
-        ranges = [(first, last) for first, last in self._read("SELECT first, last FROM lost")]
-        return ranges + [one for row in self._of_kind("gap") for one in _gap(row).ranges]
+        gone = asked - delivered - waiting - dead - lost - never
+        return Kept(*(tuple(sorted(seqs)) for seqs in (delivered, waiting, dead, lost, gone, never)))
 
     def resend(self, ranges: Iterable[SeqRange]) -> tuple[Change, ...]:
         """What makes delivered rows pending again, for a cloud that misses them; see `Batch.also`."""
@@ -301,7 +292,6 @@ class Outbox:
         )[0]
         records = dict(self._read("SELECT kind, count(*) FROM journal GROUP BY kind ORDER BY min(seq)"))
         oldest = self._read("SELECT created_at FROM journal WHERE seq = (SELECT min(seq) FROM outbox)")
-        untold = self._read("SELECT coalesce(sum(last - first + 1), 0) FROM lost")[0][0]
         return OutboxStats(
             device_id=self.device_id,
             epoch=self.epoch,
@@ -311,7 +301,7 @@ class Outbox:
             held=held,
             waiting={lane.name.lower(): count for lane, count in self.waiting().items()},
             records=records,
-            lost=untold + sum(_lost_by(row) for row in self._of_kind("gap")),
+            lost=self.loss()[0],
             oldest_pending_s=_age_s(oldest[0][0]) if oldest else None,
             last_seq=last,
         )
@@ -334,10 +324,6 @@ class Outbox:
         rows = self._read(f"{sql} {where} ORDER BY seq DESC LIMIT 1", *values)
         return OutboxRow(*rows[0]) if rows else None
 
-    def _of_kind(self, kind: RecordKind) -> list[OutboxRow]:
-        sql = f"SELECT {database.RECORD} FROM {database.RECORDS} WHERE kind = ? ORDER BY seq"
-        return [OutboxRow(*row) for row in self._read(sql, kind)]
-
     def reasons(self, seqs: Iterable[int]) -> dict[int, str]:
         """Why dead rows were rejected."""
         wanted = set(seqs)
@@ -355,19 +341,17 @@ class Outbox:
             yield from (OutboxRow(*row) for row in rows)
             last = rows[-1][0]
 
+    def _ask(self, question: Callable[..., _Found], *values: object) -> _Found:
+        try:
+            return question(self._db, *values)
+        except sqlite3.Error as exc:
+            raise self._unreadable(exc) from exc
+
     def _read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as exc:
             raise self._unreadable(exc) from exc
-
-
-def _lost_by(row: OutboxRow) -> int:
-    return sum(last - first + 1 for first, last in _gap(row).ranges)
-
-
-def _gap(row: OutboxRow) -> Gap:
-    return msgspec.json.decode(row.body, type=Gap)
 
 
 def _age_s(created_at: str) -> float:

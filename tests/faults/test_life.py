@@ -253,7 +253,7 @@ class DeviceLife(RuleBasedStateMachine):
 
     def untold(self) -> set[int]:
         with closing(database.open_db(self.state / "findings.db")) as db:
-            found = db.execute("SELECT first, last FROM lost").fetchall()
+            found = db.execute("SELECT first, last FROM lost WHERE NOT told").fetchall()
         return {seq for first, last in found for seq in range(first, last + 1)}
 
     def teardown(self) -> None:

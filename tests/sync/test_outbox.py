@@ -6,9 +6,11 @@ import json
 import random
 import sqlite3
 import tempfile
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
-from edge_runtime.sync.database import MIN_QUOTA_BYTES
+from edge_runtime.records import Gap
+from edge_runtime.sync.database import MIN_QUOTA_BYTES, open_db, transaction
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.masks import add_finding
@@ -25,7 +28,8 @@ from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
 from edge_runtime.types import encode
 from tests.builders import finding, report
-from tests.sync.first_version import VERSION_1
+from tests.patience import within
+from tests.sync.older_versions import VERSION_1, VERSION_2
 
 MADE = "2026-01-01T00:00:00.000Z"
 
@@ -146,6 +150,61 @@ def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> 
         assert journal.epoch == "e1"
     with Outbox(tmp_path) as outbox:
         assert [(row.seq, row.kind) for row in outbox.records()][-2:] == [(10, "finding"), (11, "mask")]
+
+
+def make_version_2(folder: Path) -> None:
+    """Of today's, but for the table of what was lost: there it was forgotten once it was told."""
+    with Journal.open(folder, reserve_bytes=0) as journal:
+        report(journal, 9)
+        lose(journal.path, 3, 6)
+        journal.tell_losses()
+        lose(journal.path, 8, 8)
+        with closing(open_db(journal.path)) as db:
+            for statement in (
+                "DROP TABLE lost",
+                *VERSION_2,
+                "INSERT INTO lost VALUES (8, 8, 'mask', 'quota')",
+                "UPDATE meta SET value = '2' WHERE key = 'schema'",
+            ):
+                db.execute(statement)
+
+
+def lose(path: Path, first: int, last: int) -> None:
+    """As retention does."""
+    with closing(open_db(path)) as db, transaction(db):
+        db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
+        db.execute("DELETE FROM journal WHERE seq BETWEEN ? AND ?", (first, last))
+        db.execute(
+            "INSERT INTO lost (first, last, kind, reason) VALUES (?, ?, 'mask', 'quota')", (first, last)
+        )
+
+
+def test_a_database_of_the_second_version_learns_again_what_its_gap_records_tell(tmp_path: Path) -> None:
+    make_version_2(tmp_path)
+    with Outbox(tmp_path) as outbox:
+        assert outbox.kept([(1, 11)]).lost == (3, 4, 5, 6, 8)
+        assert outbox.untold()
+    with Journal.open(tmp_path, reserve_bytes=0) as journal:
+        journal.tell_losses()
+    with Outbox(tmp_path) as outbox:
+        assert not outbox.untold()
+        gaps = [msgspec.json.decode(row.body, type=Gap) for row in outbox.records() if row.kind == "gap"]
+    assert [gap.ranges for gap in gaps] == [((3, 6),), ((8, 8),)]
+
+
+def test_what_became_of_many_numbers_is_found_while_a_recorder_waits(state: Path) -> None:
+    """A command asks it inside the journal's transaction, where 80,000 ranges once took 6 s."""
+    with closing(open_db(state / "findings.db")) as db, transaction(db):
+        rows = ((seq, seq, "mask", "quota", 1) for seq in range(12, 160_012, 2))
+        db.executemany("INSERT INTO lost VALUES (?, ?, ?, ?, ?)", rows)
+        db.execute("UPDATE sqlite_sequence SET seq = 160010 WHERE name = 'journal'")
+    with Outbox(state) as outbox:
+        began = time.monotonic()
+        kept = outbox.kept([(150_001, 160_000)])
+        kept_apart = outbox.kept([(first, first + 99) for first in range(1001, 160_000, 1600)])
+        assert time.monotonic() - began < within(0.5)
+    assert (len(kept.lost), len(kept.gone)) == (5000, 5000)
+    assert (len(kept_apart.lost), len(kept_apart.gone)) == (5000, 5000)
 
 
 def test_a_database_of_the_first_version_can_be_looked_at_before_anything_else(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_each_number_that_was_asked_for_is_in_one_list_of_the_answer(device: Dev
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
         db.execute("DELETE FROM outbox WHERE seq = 8")
         db.execute("DELETE FROM journal WHERE seq = 8")
-        db.execute("INSERT INTO lost VALUES (8, 8, 'mask', 'quota')")
+        db.execute("INSERT INTO lost (first, last, kind, reason) VALUES (8, 8, 'mask', 'quota')")
     before = device.outbox.stats().last_seq
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[2, 5], [7, 50]])
     assert (before, device.anew) == (10, 1)
@@ -206,7 +206,7 @@ def test_what_a_gap_record_tells_of_is_lost_whoever_asks_later(device: Device) -
     with open_db(device.journal.path) as db:
         db.execute("DELETE FROM outbox WHERE seq IN (3, 4)")
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
-        db.execute("INSERT INTO lost VALUES (3, 4, 'mask', 'quota')")
+        db.execute("INSERT INTO lost (first, last, kind, reason) VALUES (3, 4, 'mask', 'quota')")
     device.journal.tell_losses()
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[1, 5]])
     assert answer.result["lost"] == [[3, 4]]
