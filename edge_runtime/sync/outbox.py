@@ -183,6 +183,16 @@ class Outbox:
         count: int = self._read("SELECT count(*) FROM outbox")[0][0]
         return count
 
+    def span(self) -> tuple[int, int] | None:
+        """The first and the last number that waits; None where nothing does."""
+        first, last = self._read("SELECT (SELECT min(seq) FROM outbox), (SELECT max(seq) FROM outbox)")[0]
+        return None if first is None else (first, last)
+
+    def dead_count(self) -> int:
+        """How many rows were rejected by the cloud or not taken by the broker."""
+        count: int = self._read("SELECT count(*) FROM dead")[0][0]
+        return count
+
     def waiting(self) -> dict[Lane, int]:
         """How many rows each lane has that are not delivered; empty lanes too."""
         counted = dict(self._read("SELECT lane, count(*) FROM outbox GROUP BY lane"))

@@ -88,12 +88,12 @@ def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_i
     settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
     stop = threading.Event()
     uplink = Uplink(place.device.state, settings, stop)
-    uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has another")
+    uplink._ledger.alerts.sound("not_authorised", f"{place.device.state} has another")
     thread = threading.Thread(target=uplink.run)
     thread.start()
     try:
         with Ear(place.broker.port) as ear:
-            [alert] = [each for each in ear.until(states)[0].alerts if each.code == "dead_letters"]
+            [alert] = [each for each in ear.until(states)[0].alerts if each.code == "not_authorised"]
             assert (alert.text, alert.acknowledged) == ("<path> has another", False)
             assert place.ask("acknowledge_alert", alert=alert.id).outcome == "done"
             ear.until(

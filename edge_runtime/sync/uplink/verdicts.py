@@ -124,7 +124,6 @@ class Verdicts:
         self._ledger.report.held += 1
         failed = hold(self._outbox, seq, reason)
         self._ledger.notice(f"row {seq}: {reason}; held back until the next start")
-        self._ledger.alerts.sound("dead_letters", f"{self._ledger.report.held} rows held back: {reason}")
         if failed:
             self._ledger.notice(failed)
 
@@ -140,6 +139,3 @@ class Verdicts:
             return
         self._ledger.report.delivered += delivered
         self._ledger.report.rejected += dead
-        if dead:
-            rejected = self._ledger.report.rejected
-            self._ledger.alerts.sound("dead_letters", f"{rejected} rows rejected by the cloud")

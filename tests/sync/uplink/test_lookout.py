@@ -29,6 +29,11 @@ def alert(state: Path, code: str) -> Alert | None:
     return next((one for one in link_of(state).alerts if one.code == code), None)
 
 
+def remembered(state: Path) -> list[Alert]:
+    """Dead letters that an earlier uplink told of, and of which this one knows nothing yet."""
+    return [one for one in link_of(state).remembered if one.code == "dead_letters"]
+
+
 def test_a_disk_without_room_for_the_reserve_is_an_alert_until_there_is_room(
     mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +76,33 @@ def _fill(disk: Path, leave: int) -> None:
     free = os.statvfs(disk)
     name = f"holiday{len(list(disk.glob('holiday*')))}.mp4"
     (disk / name).write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+
+
+def test_a_device_without_dead_letters_raises_no_alert_of_them(state: Path) -> None:
+    with Peer() as peer:
+        with Outbox(state) as outbox:
+            outbox.settle([], [((1, 3), "schema")])
+        with running(state, peer.url):
+            until(lambda: said_state(state) is not None and alert(state, "dead_letters"))
+        assert "3 records" in getattr(alert(state, "dead_letters"), "text", "")
+        with Outbox(state) as outbox:
+            outbox.revive()
+            outbox.settle([(1, 10)])
+        with running(state, peer.url):
+            until(lambda: link_of(state).state.connected and alert(state, "dead_letters") is None)
+        assert not remembered(state)
+
+
+def test_a_row_that_the_broker_refuses_again_after_a_restart_is_the_alert_that_it_was(state: Path) -> None:
+    with Peer(puback=(0x95, None)) as peer, running(state, peer.url):
+        until(lambda: said_state(state) is not None and alert(state, "dead_letters"))
+    before = alert(state, "dead_letters")
+    with Peer(puback=(None,)) as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 1)
+        assert (alert(state, "dead_letters"), remembered(state)) == (None, [before])
+    with Peer(puback=(0x95, None)) as peer, running(state, peer.url):
+        until(lambda: alert(state, "dead_letters"))
+    assert alert(state, "dead_letters") == before
 
 
 def test_masks_that_had_to_go_are_an_alert_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
