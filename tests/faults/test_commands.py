@@ -21,6 +21,7 @@ import pytest
 from edge_runtime.commands import outbox
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.records import Audit
+from edge_runtime.sync import holdings
 from edge_runtime.sync.commands.command import decode_answer
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.outbox import Outbox
@@ -212,7 +213,7 @@ def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(p
     [audit] = place.device.audits()
     assert (audit.command, audit.outcome, audit.code) == ("set_profile", "done", "ok")
     with Outbox(place.device.state) as held:
-        assert audit.seq in [row.seq for row in held.records("pending")]
+        assert audit.seq in [row.seq for row in holdings.records(held, "pending")]
     with place.uplink(), Ear(place.broker.port) as ear:
         assert ear.until(states)[0].link == "slow"
 

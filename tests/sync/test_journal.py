@@ -18,6 +18,7 @@ import pytest
 from edge_runtime.commands.doctor import _state
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
@@ -43,7 +44,7 @@ def journal(state: Path) -> Iterator[Journal]:
 
 def seqs(state: Path) -> list[int]:
     with Outbox(state) as outbox:
-        return [row.seq for row in outbox.records()]
+        return [row.seq for row in holdings.records(outbox)]
 
 
 def size_bytes(state: Path) -> int:
@@ -147,7 +148,7 @@ def test_what_a_killed_process_has_reported_is_there_and_the_numbers_have_no_gap
             writer.kill()
             told += [line.strip() for line in writer.stdout.read().splitlines() if len(line.split()) == 2]
     with Outbox(state) as outbox:
-        rows = list(outbox.records())
+        rows = list(holdings.records(outbox))
     assert set(told) <= {f"{row.seq} {row.id}" for row in rows}
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
 
@@ -348,7 +349,7 @@ def test_a_database_truncated_under_us_loses_nothing_that_is_told_afterwards(
     os.truncate(state / "findings.db", left)
     told = [made.finding_id for made in report(journal, 2) + report(journal, 2)]
     with Outbox(state) as outbox:
-        assert [row.id for row in outbox.records()][-4:] == told
+        assert [row.id for row in holdings.records(outbox)][-4:] == told
     assert "truncated by someone" in journal.notices[-1]
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sqlite3
 import tempfile
-import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,20 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
-from edge_runtime.records import Gap
-from edge_runtime.sync.database import MIN_QUOTA_BYTES, open_db, transaction
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
-from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
-from edge_runtime.types import encode
-from tests.builders import finding, report
-from tests.patience import within
-from tests.sync.older_versions import VERSION_1, VERSION_2
-
-MADE = "2026-01-01T00:00:00.000Z"
+from tests.builders import report
 
 
 @pytest.fixture
@@ -58,8 +47,8 @@ def test_a_receipt_that_comes_twice_counts_once_and_a_foreign_number_not_at_all(
 def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) -> None:
     with Outbox(state) as outbox:
         assert outbox.settle([], [((2, 3), "schema 9.0, known 1.0")]) == (0, 2)
-        assert [row.seq for row in outbox.records("dead")] == [2, 3]
-        assert outbox.stats().dead == 2
+        assert [row.seq for row in holdings.records(outbox, "dead")] == [2, 3]
+        assert holdings.stats(outbox).dead == 2
     listed = commands.list_rows(state, which="dead")
     assert [(row.seq, row.reason) for row in listed] == [
         (2, "schema 9.0, known 1.0"),
@@ -67,22 +56,6 @@ def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) 
     ]
     assert commands.requeue(state) == 2
     assert commands.stats(state).pending == 10
-
-
-def test_stats_say_how_much_waits_and_for_how_long(state: Path) -> None:
-    with Outbox(state) as outbox:
-        outbox.settle([(1, 4)], [((5, 5), "why")])
-    stats = commands.stats(state)
-    assert (stats.pending, stats.delivered, stats.dead, stats.last_seq) == (5, 4, 1, 10)
-    assert stats.oldest_pending_s is not None
-    assert 0 <= stats.oldest_pending_s < 60
-    with Outbox(state) as outbox:
-        outbox.settle([(6, 10)])
-    assert commands.stats(state).oldest_pending_s is None
-
-
-def test_the_export_is_what_was_reported_line_by_line(state: Path) -> None:
-    assert [json.loads(line)["seq"] for line in commands.lines(state)] == list(range(1, 11))
 
 
 def test_a_state_directory_without_a_journal_is_one_clear_line(tmp_path: Path) -> None:
@@ -95,11 +68,11 @@ def test_a_state_directory_without_a_journal_is_one_clear_line(tmp_path: Path) -
 def test_a_row_that_this_broker_cannot_take_is_held_and_tried_at_the_next_start(state: Path) -> None:
     with Outbox(state) as outbox:
         outbox.hold(3, "5000 bytes, the broker takes 1000")
-        assert [row.seq for row in outbox.records("held")] == [3]
-        stats = outbox.stats()
+        assert [row.seq for row in holdings.records(outbox, "held")] == [3]
+        stats = holdings.stats(outbox)
         assert (stats.pending, stats.dead, stats.held) == (9, 1, 1)
         assert outbox.release() == 1
-        assert outbox.stats().pending == 10
+        assert holdings.stats(outbox).pending == 10
 
 
 def test_what_the_cloud_rejected_is_not_released_with_what_is_held(state: Path) -> None:
@@ -107,130 +80,7 @@ def test_what_the_cloud_rejected_is_not_released_with_what_is_held(state: Path) 
         outbox.settle([], [((2, 2), "schema")])
         outbox.hold(3, "too large")
         assert outbox.release() == 1
-        assert [row.seq for row in outbox.records("dead")] == [2]
-
-
-def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(state: Path) -> None:
-    with Outbox(state) as outbox:
-        outbox.settle([(1, 8)], [((9, 9), "schema")])
-        outbox._db.execute("DELETE FROM journal WHERE seq IN (2, 3, 6)")
-        kept = outbox.kept([(1, 4), (6, 12)])
-        assert (kept.delivered, kept.waiting, kept.dead) == ((1, 4, 7, 8), (10,), (9,))
-        assert (kept.lost, kept.gone, kept.never) == ((), (2, 3, 6), (11, 12))
-        for statement, values in outbox.resend([(1, 4), (6, 50)]):
-            outbox._db.execute(statement, values)
-        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 20)] == [1, 4, 7, 8, 10]
-        assert [row.seq for row in outbox.records("dead")] == [9]
-
-
-def make_version_1(folder: Path) -> None:
-    with sqlite3.connect(folder / "findings.db", isolation_level=None) as db:
-        for statement in VERSION_1:
-            db.execute(statement)
-        db.execute("INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1')")
-        db.executemany(
-            "INSERT INTO journal VALUES (?, 'finding', ?, 'x', ?, 'b')",
-            [(1, "a", MADE), (2, "b", MADE), (9, "c", MADE)],
-        )
-        db.execute("DELETE FROM journal WHERE seq = 9")
-        db.execute("INSERT INTO outbox VALUES (2)")
-        db.execute("INSERT INTO dead VALUES (1, 'schema')")
-    db.close()
-    (folder / "device_id").write_text("dev-1\n")
-
-
-def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    with Outbox(tmp_path) as outbox:
-        assert [(row.seq, row.lane) for row in outbox.pending(Lane.FINDING, 0, 9)] == [(2, Lane.FINDING)]
-        assert [row.seq for row in outbox.records("dead")] == [1]
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        with journal.batch() as batch:
-            add_finding(batch, finding(batch.stamp()))
-        assert journal.epoch == "e1"
-    with Outbox(tmp_path) as outbox:
-        assert [(row.seq, row.kind) for row in outbox.records()][-2:] == [(10, "finding"), (11, "mask")]
-
-
-def make_version_2(folder: Path) -> None:
-    """Of today's, but for the table of what was lost: there it was forgotten once it was told."""
-    with Journal.open(folder, reserve_bytes=0) as journal:
-        report(journal, 9)
-        lose(journal.path, 3, 6)
-        journal.tell_losses()
-        lose(journal.path, 8, 8)
-        with closing(open_db(journal.path)) as db:
-            for statement in (
-                "DROP TABLE lost",
-                *VERSION_2,
-                "INSERT INTO lost VALUES (8, 8, 'mask', 'quota')",
-                "UPDATE meta SET value = '2' WHERE key = 'schema'",
-            ):
-                db.execute(statement)
-
-
-def lose(path: Path, first: int, last: int) -> None:
-    """As retention does."""
-    with closing(open_db(path)) as db, transaction(db):
-        db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
-        db.execute("DELETE FROM journal WHERE seq BETWEEN ? AND ?", (first, last))
-        db.execute(
-            "INSERT INTO lost (first, last, kind, reason) VALUES (?, ?, 'mask', 'quota')", (first, last)
-        )
-
-
-def test_a_database_of_the_second_version_learns_again_what_its_gap_records_tell(tmp_path: Path) -> None:
-    make_version_2(tmp_path)
-    with Outbox(tmp_path) as outbox:
-        assert outbox.kept([(1, 11)]).lost == (3, 4, 5, 6, 8)
-        assert outbox.untold()
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        journal.tell_losses()
-    with Outbox(tmp_path) as outbox:
-        assert not outbox.untold()
-        gaps = [msgspec.json.decode(row.body, type=Gap) for row in outbox.records() if row.kind == "gap"]
-    assert [gap.ranges for gap in gaps] == [((3, 6),), ((8, 8),)]
-
-
-def test_what_became_of_many_numbers_is_found_while_a_recorder_waits(state: Path) -> None:
-    """A command asks it inside the journal's transaction, where 80,000 ranges once took 6 s."""
-    with closing(open_db(state / "findings.db")) as db, transaction(db):
-        rows = ((seq, seq, "mask", "quota", 1) for seq in range(12, 160_012, 2))
-        db.executemany("INSERT INTO lost VALUES (?, ?, ?, ?, ?)", rows)
-        db.execute("UPDATE sqlite_sequence SET seq = 160010 WHERE name = 'journal'")
-    with Outbox(state) as outbox:
-        began = time.monotonic()
-        kept = outbox.kept([(150_001, 160_000)])
-        kept_apart = outbox.kept([(first, first + 99) for first in range(1001, 160_000, 1600)])
-        assert time.monotonic() - began < within(0.5)
-    assert (len(kept.lost), len(kept.gone)) == (5000, 5000)
-    assert (len(kept_apart.lost), len(kept_apart.gone)) == (5000, 5000)
-
-
-def test_a_database_of_the_first_version_can_be_looked_at_before_anything_else(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    assert commands.stats(tmp_path).pending == 1
-
-
-def test_the_quota_counts_for_the_process_that_brought_a_database_up_to_date(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    with (
-        Journal.open(tmp_path, quota_bytes=MIN_QUOTA_BYTES, reserve_bytes=0) as journal,
-        pytest.raises(JournalError, match="quota"),
-    ):
-        report(journal, 1000)
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * MIN_QUOTA_BYTES
-
-
-def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp_path: Path) -> None:
-    with Journal.open(tmp_path, reserve_bytes=0) as journal, journal.batch() as batch:
-        made = []
-        for _ in range(3):
-            made.append(finding(batch.stamp()))
-            add_finding(batch, made[-1])
-    assert list(commands.lines(tmp_path)) == [encode(record) + b"\n" for record in made]
-    with Outbox(tmp_path) as outbox:
-        assert outbox.stats().records == {"finding": 3, "mask": 3}
+        assert [row.seq for row in holdings.records(outbox, "dead")] == [2]
 
 
 class OutboxLife(RuleBasedStateMachine):
@@ -324,7 +174,7 @@ class OutboxLife(RuleBasedStateMachine):
     @invariant()
     def nothing_committed_is_lost(self) -> None:
         pending, dead, delivered, every = (
-            {row.seq: row.id for row in self.outbox.records(which)}
+            {row.seq: row.id for row in holdings.records(self.outbox, which)}
             for which in ("pending", "dead", "delivered", "all")
         )
         assert every == self.committed == {**pending, **dead, **delivered}

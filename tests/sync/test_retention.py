@@ -12,7 +12,8 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock, Priority
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap
-from edge_runtime.sync import retention
+from edge_runtime.sync import holdings, retention
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.database import MIN_QUOTA_BYTES, open_db, transaction
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
@@ -25,14 +26,16 @@ from tests.builders import report, telemetry, with_masks
 def kinds(state: Path) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     with Outbox(state) as outbox:
-        for row in outbox.records():
+        for row in holdings.records(outbox):
             found.setdefault(row.kind, set()).add(row.seq)
     return found
 
 
 def told(state: Path) -> list[SeqRange]:
     with Outbox(state) as outbox:
-        gaps = [msgspec.json.decode(row.body, type=Gap) for row in outbox.records() if row.kind == "gap"]
+        gaps = [
+            msgspec.json.decode(row.body, type=Gap) for row in holdings.records(outbox) if row.kind == "gap"
+        ]
     return [one for gap in gaps for one in gap.ranges]
 
 
@@ -52,7 +55,7 @@ def test_masks_give_way_for_findings_and_a_gap_record_names_every_one(tmp_path: 
     everything = set().union(*found.values()) | gone
     assert everything == set(range(1, max(everything) + 1))  # every number is here or told of
     with Outbox(tmp_path) as outbox:
-        assert outbox.stats().lost == len(gone)
+        assert holdings.stats(outbox).lost == len(gone)
 
 
 def test_what_the_last_batch_removed_is_told_in_that_batch(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_what_was_lost_is_known_when_its_gap_record_is_delivered_and_gone(tmp_pa
         assert kinds(tmp_path) == {}
         journal.tell_losses()  # nothing is told twice
     with Outbox(tmp_path) as outbox:
-        kept, stats = outbox.kept([(1, 1000)]), outbox.stats()
+        kept, stats = DeviceRecords(outbox).kept([(1, 1000)]), holdings.stats(outbox)
     assert kept.lost == gone
     assert len(kept.gone) == stats.last_seq - len(gone)
     assert (stats.lost, stats.records) == (len(gone), {})

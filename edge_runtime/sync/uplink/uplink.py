@@ -20,6 +20,7 @@ from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
 from edge_runtime.sync.commands.audits import Audits
 from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.commands.handlers import PROFILE_KEY
 from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
@@ -263,7 +264,7 @@ class Uplink:
             if outbox.facts.get(PROFILE_KEY) == choice:
                 self._ledger.speed.choose(choice)
         ways = UplinkWays(self._said, self._ledger, lambda: say.online(outbox.pending_count()))
-        self._commander.begin(topics, keys, outbox, ways)
+        self._commander.begin(topics, keys, DeviceRecords(outbox), ways)
 
     def _connected(self) -> None:
         self._ledger.link.connected(self._ledger.speed.slow)
