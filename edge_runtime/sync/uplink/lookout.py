@@ -12,7 +12,7 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock
 from edge_runtime.config import JournalLimits
 from edge_runtime.sync.link.certificates import Certificates
-from edge_runtime.sync.link.link_file import LinkFile
+from edge_runtime.sync.link.link_file import LinkFile, LinkNow
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.reserve import Reserve
 from edge_runtime.sync.state import free_bytes
@@ -61,10 +61,9 @@ class Lookout:
 
     def show(self) -> None:
         """Tells the link's state."""
-        link = self._ledger.link
-        alerts = self._ledger.alerts
+        link, alerts = self._ledger.link, self._ledger.alerts
         self._link_file.show(
-            link.state, link.why, alerts.standing, alerts.remembered, self._ledger.next_try_ns
+            LinkNow(link.state, link.why, alerts.standing, alerts.remembered, link.next_try_ns)
         )
 
     def _look_at_dead_letters(self, outbox: Outbox) -> None:

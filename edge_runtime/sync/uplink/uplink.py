@@ -125,7 +125,6 @@ class Uplink:
         finally:
             self._audits.close()
             self._ledger.link.stopped()
-            self._ledger.next_try_ns = None
             self._lookout.show()
         self._progress()
         if once and not self._stop.is_set():
@@ -184,7 +183,6 @@ class Uplink:
         )
         self._begin_commands(topics, outbox, say)
         ledger.link.connecting()
-        ledger.next_try_ns = None
         self._lookout.look(outbox)
         self._certificates.taken_into_use()
         receipts = (topics.receipts,) if settings.ack == "receipt" else ()
@@ -291,7 +289,7 @@ class Uplink:
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
-        self._ledger.next_try_ns = until_ns
+        self._ledger.link.waits_until(until_ns)
         self._notice(why)
         self._lookout.look()
         while (left_ns := until_ns - clock.monotonic_ns()) > 0:
