@@ -48,9 +48,8 @@ class Stats(OutboxStats, frozen=True, kw_only=True):
     """The outbox's counts, and the uplink's last word on its link; null where there never was one."""
 
     link: LinkRecord | None
-    next_try_s: (
-        float | None
-    )  # until the uplink tries to connect again, at the latest; null where it does not wait
+    # until the uplink tries to connect again, at the latest; null where it does not wait
+    next_try_s: float | None
 
 
 def stats(state: Path) -> Stats:
