@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 from edge_runtime import clock
-from edge_runtime.codes import Kind, Priority, Reason, Status
+from edge_runtime.codes import Kind, MeasurementName, Priority, Reason, Status
 from edge_runtime.config import Capture
 from edge_runtime.errors import OutputError
 from edge_runtime.frames.exam import ExamTracker
@@ -30,6 +30,7 @@ from edge_runtime.types import (
     ExamEvent,
     ExamValue,
     Finding,
+    Measurement,
     ModelUsed,
     ProfileUsed,
     Quality,
@@ -147,6 +148,7 @@ class Reporter:
     capture: Capture = field(default_factory=Capture)
     exam_ids: list[str] = field(default_factory=list)
     told: ExamSummary = field(default_factory=ExamSummary)  # of all that was reported
+    last: dict[MeasurementName, Measurement] = field(default_factory=dict)  # the last that has a value
     reasons: Counter[Reason] = field(default_factory=Counter)
     acquired: Counter[bool] = field(default_factory=Counter)  # X-rays checked, by whether all was well
     last_acquired: Acquisition | None = None
@@ -241,6 +243,7 @@ class Reporter:
             counters.findings += 1
             counters.withheld += finding.status is Status.WITHHELD
             self.told.add(finding.measurements)
+            self.last |= {one.name: one for one in finding.measurements if one.value is not None}
             self.reasons.update(finding.reasons)
             if finding.acquisition is not None:
                 self.acquired[finding.acquisition.ok] += 1

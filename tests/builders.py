@@ -8,6 +8,7 @@ import msgspec
 
 from edge_runtime.clock import uuid7
 from edge_runtime.codes import (
+    Clock,
     Hint,
     Kind,
     MeasurementName,
@@ -35,6 +36,8 @@ from edge_runtime.types import (
     Timing,
     encode,
 )
+
+STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
 
 _SPACING = SpacingUsed(row_mm=0.15, col_mm=0.15, source=SpacingSource.PHANTOM)
 _DIGEST = "0123456789abcdef" * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,18 @@ def uplink(as_json: bool, explain: bool, limit: int, **flags: Any) -> None:
         return
     if flags["broker"] is None:
         raise ConfigError("uplink: want --broker mqtt[s]://HOST:PORT, or --explain; see --help")
+    notice, last = notices(ends_by_itself=flags["once"]), deque[str](maxlen=1)
+
+    def on_notice(line: str) -> None:
+        last.append(line)
+        notice(line)
+
     report = command.run(
-        **flags,
-        tenant=place.tenant,
-        site=place.site,
-        journal=config.journal,
-        on_notice=notices(ends_by_itself=flags["once"]),
+        **flags, tenant=place.tenant, site=place.site, journal=config.journal, on_notice=on_notice
     )
     show(report, as_json, command.lines(report))
     if flags["once"] and report.remaining:
-        fail(f"uplink: stopped with {report.remaining} rows in the outbox", 1)
+        fail("; ".join([f"uplink: stopped with {report.remaining} rows in the outbox", *last]), 1)
 
 
 @click.command(
@@ -138,14 +141,14 @@ def command(as_json: bool, new_key: Path | None, **flags: Any) -> None:
 @click.option("--ca", type=FILE, default=None)
 @click.option("--cert", type=FILE, default=None)
 @click.option("--key", type=FILE, default=None)
-@click.option("--limit", type=int, default=None, help="Stop after this many stored records.")
+@click.option("--limit", type=int, default=None, help="Stop after this many new findings.")
 @click.option(
     "--idle-exit",
     "idle_exit_s",
     type=float,
     default=None,
     metavar="S",
-    help="Stop after this long without one.",
+    help="Stop after this long without a message.",
 )
 @click.option("--http", default=None, metavar="HOST:PORT", help="Answer /metrics and /healthz there.")
 @click.option(

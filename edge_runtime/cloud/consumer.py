@@ -31,8 +31,6 @@ from edge_runtime.sync.wire import one_line
 _POLL_S = 0.1
 _PUBACK_TIMEOUT_S = 20.0
 _CHECK_S = 15.0  # how often an idle database is asked whether it is there, and what is missing
-
-
 MOST_PACKET_BYTES = 1 << 20  # a record of two X-ray masks is 3 kB; a thousand of 60 MB would fill the memory
 
 

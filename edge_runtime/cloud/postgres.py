@@ -1,9 +1,10 @@
 """The cloud's tables in PostgreSQL 14 or later, through psycopg 3.
 
-A batch is four statements at most, whatever its size: each table takes its rows as one array for each column, which
-was the fastest of six ways (docs/fleet.md), and all are sent before the first answer is waited for. Rows go in the
-order of their keys, so that receivers with the same rows in hand wait for one another and never in a circle. Knows
-nothing about MQTT.
+However large a batch is, it is few statements: an insert for each table that it has rows for, with one array for each
+column, which was the fastest of six ways (docs/fleet.md); then three for its streams (`postgres_streams`), up to nine
+where numbers came late, were left out or refused. They are sent without waiting for the answers, but for the lock on
+the streams and what is then read under it. Rows go in the order of their keys, so that receivers with the same rows in
+hand wait for one another and never in a circle. Knows nothing about MQTT.
 """
 
 from __future__ import annotations

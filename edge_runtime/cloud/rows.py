@@ -91,7 +91,8 @@ class Heard:
 def heard(rows: Sequence[StoreRow], poison: Sequence[Poison]) -> list[Heard]:
     """In the order of device and epoch: two receivers that hold rows of one database never wait for each other.
 
-    A refused number is known, and never the highest: a message that cannot be read might say any number.
+    A refused number is known, and never the highest: a message that cannot be read might say any number. A row whose id
+    turns out to be another's was read, and its number counts as given.
     """
     known: dict[tuple[str, str], list[SeqRange]] = {}
     highest: dict[tuple[str, str], int] = {}

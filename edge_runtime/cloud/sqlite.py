@@ -27,9 +27,9 @@ from edge_runtime.cloud.rows import (
 )
 from edge_runtime.cloud.schema import APPLIED, VERSIONS, outstanding
 from edge_runtime.cloud.store import Missing, RowRefusedError
-from edge_runtime.cloud.streams import Known, settle
+from edge_runtime.cloud.streams import Known, leaps, settle, within_holes
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.database import open_db, roll_back
+from edge_runtime.sync.database import open_db, transaction
 from edge_runtime.sync.state import file_mark
 
 # The holes that a range touches: at most one begins before it.
@@ -40,6 +40,11 @@ WHERE device_id = ? AND epoch = ? AND first >= coalesce(
 ) AND last >= ? AND first <= ?
 """
 _AHEAD = "SELECT seq FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq <= ?"
+_WRITE = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)"
+_CLOSE = "DELETE FROM holes WHERE device_id = ? AND epoch = ? AND first = ?"
+_OPEN = "INSERT INTO holes VALUES (?, ?, ?, ?)"
+_REACHED = "DELETE FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq = ?"
+_REFUSED = "INSERT OR IGNORE INTO refused_ahead VALUES (?, ?, ?)"
 
 
 class SqliteStore:
@@ -68,13 +73,13 @@ class SqliteStore:
     def _migrate(self, db: sqlite3.Connection) -> None:
         db.execute(VERSIONS)
         while todo := outstanding("sqlite", db.execute(APPLIED).fetchone()[0], str(self._path)):
-            db.execute("BEGIN IMMEDIATE")
-            if db.execute(APPLIED).fetchone()[0] < todo[0].version:  # another receiver may have been faster
+            with transaction(db):
+                if db.execute(APPLIED).fetchone()[0] >= todo[0].version:
+                    continue  # another receiver was faster
                 for statement in todo[0].statements:
                     db.execute(statement)
                 noted = (todo[0].version, todo[0].name, utc_now())
                 db.execute("INSERT INTO schema_version VALUES (?, ?, ?)", noted)
-            db.execute("COMMIT")
 
     def _in_place(self) -> bool:
         try:
@@ -91,16 +96,13 @@ class SqliteStore:
     def put(self, rows: Sequence[StoreRow], poison: Sequence[Poison] = ()) -> PutResult:
         db = self._opened()
         try:
-            db.execute("BEGIN IMMEDIATE")
-            result = _put(db, rows, poison)
-            db.execute("COMMIT")
+            with transaction(db):
+                return _put(db, rows, poison)
         except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as exc:
-            roll_back(db)
             raise RowRefusedError(f"store {self._path}: row refused ({exc})") from exc
         except sqlite3.Error as exc:  # not the row's fault: damage, a full disk, a lock
             self.close()
             raise UplinkError(f"store {self._path}: cannot be written ({exc})") from exc
-        return result
 
     def missing(self) -> Missing:
         try:
@@ -157,18 +159,21 @@ def _many(
 def _unite(db: sqlite3.Connection, came: Heard) -> None:
     key = (came.device_id, came.epoch)
     row = db.execute("SELECT highest, missing FROM streams WHERE device_id = ? AND epoch = ?", key).fetchone()
-    holes = {hole for part in came.known for hole in db.execute(_TOUCHED, (*key, *key, part[0], *part))}
-    ahead = [seq for (seq,) in db.execute(_AHEAD, (*key, came.highest))]
-    highest, missing = row or (0, 0)
-    now = settle(Known(highest, missing, sorted(holes), ahead), came)
-    db.executemany("DELETE FROM holes WHERE device_id = ? AND epoch = ? AND first = ?", _of(key, now.closed))
-    db.executemany("INSERT INTO holes VALUES (?, ?, ?, ?)", [(*key, *hole) for hole in now.opened])
-    db.executemany(
-        "DELETE FROM refused_ahead WHERE device_id = ? AND epoch = ? AND seq = ?", _of(key, now.reached)
-    )
-    db.executemany("INSERT OR IGNORE INTO refused_ahead VALUES (?, ?, ?)", _of(key, now.ahead))
-    values = (*key, now.highest, utc_now(), now.missing)
-    db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", values)
+    known = Known(*(row or (0, 0)))
+    touched = [(*key, *key, part[0], *part) for part in within_holes(known, came)]
+    known.holes = sorted({hole for each in touched for hole in db.execute(_TOUCHED, each)})
+    if leaps(known, came):
+        known.ahead = [seq for (seq,) in db.execute(_AHEAD, (*key, came.highest))]
+    now = settle(known, came)
+    db.execute(_WRITE, (*key, now.highest, utc_now(), now.missing))
+    for sql, rows in (
+        (_CLOSE, _of(key, now.closed)),
+        (_OPEN, [(*key, *hole) for hole in now.opened]),
+        (_REACHED, _of(key, now.reached)),
+        (_REFUSED, _of(key, now.ahead)),
+    ):
+        if rows:
+            db.executemany(sql, rows)
 
 
 def _of(key: tuple[str, str], numbers: Iterable[int]) -> list[tuple[str, str, int]]:

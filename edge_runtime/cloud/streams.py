@@ -22,7 +22,9 @@ class Known:
     highest: int  # of the numbers that were stored
     missing: int  # how many below it did not come
     holes: list[SeqRange] = field(default_factory=list)  # those that what came is in
-    ahead: list[int] = field(default_factory=list)  # refused numbers above `highest`, up to what came
+    ahead: list[int] = field(
+        default_factory=list
+    )  # refused numbers up to what came, asked for where it leaps
 
 
 class Settled(NamedTuple):
@@ -42,7 +44,10 @@ def within_holes(known: Known, heard: Heard) -> list[SeqRange]:
 
 
 def leaps(known: Known, heard: Heard) -> bool:
-    """Whether numbers are left out above the highest; those that were refused before are no hole then."""
+    """Whether numbers are left out above the highest: those that were refused before are no hole then.
+
+    Only then is anything asked of them, and those that are reached let go; where all came in its order they may lie.
+    """
     above = (known.highest + 1, heard.highest)
     return above[0] <= above[1] and any(without([above], heard.known))
 

@@ -22,7 +22,10 @@ def run(state: Path, *, site: Site, limit: int = 10) -> Explanation:
 
 def lines(told: Explanation) -> list[str]:
     """For a person: each message whole, then what stays here."""
-    shown = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in told.messages).items())
+    kinds = Counter(one.kind for one in told.messages)
+    shown = ", ".join(
+        f"{count} {kind}{'s' * (count > 1 and kind != 'telemetry')}" for kind, count in kinds.items()
+    )
     text = [
         f"device {told.device_id}, epoch {told.epoch}: {told.waiting} records wait. Nothing was sent.",
         f"Below {shown} as they would be published, then the state message."

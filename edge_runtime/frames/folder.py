@@ -28,6 +28,7 @@ from edge_runtime.types import MAX_COLOURED, BadFrame, Frame, Origin, check_imag
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
+_NO_PICTURES = frozenset({NAME, "thumbs.db", "desktop.ini"})  # the table, and what Windows leaves in folders
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # Pillow would start other programs for others
 _GREY_MODES = ("1", "L")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -175,7 +176,11 @@ def _find(folder: Path) -> tuple[Path, list[Path]]:
 
 def _files(folder: Path) -> list[Path]:
     entries = (entry for entry in folder.iterdir() if entry.is_file())
-    return sorted(entry for entry in entries if entry.name != NAME and not entry.name.startswith("."))
+    return sorted(
+        entry
+        for entry in entries
+        if entry.name.lower() not in _NO_PICTURES and not entry.name.startswith(".")
+    )
 
 
 def _folders(folder: Path, seen: set[Path]) -> Iterator[Path]:

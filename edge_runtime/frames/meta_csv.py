@@ -68,7 +68,9 @@ def _rows(path: Path, table: csv.DictReader[str]) -> dict[str, dict[str, str]]:
     """The rows of `table` by file. What was read is only named where it is a column or a file: no person."""
     columns = list(table.fieldnames or ())
     if "file" not in columns:
-        raise ConfigError(f"{path}: want a column `file`; the first row has none ({len(columns)} columns)")
+        raise ConfigError(
+            f"{path}: want a column `file`; the first row has none ({len(columns)} columns, parted by commas)"
+        )
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{path}: the column `{twice}` is there twice; remove one")

@@ -21,10 +21,10 @@ from edge_runtime.commands import outbox
 from edge_runtime.sync.journal import Journal
 from tests.brokers import Mosquitto, free_port
 from tests.builders import report
-from tests.cloud.test_watching import get
 from tests.device.units import SYSTEMD, UPLINK, arguments, one
 from tests.faults.processes import until
-from tests.faults.test_access import documented
+from tests.parties.cloud import get
+from tests.parties.documents import documented
 from tests.postgres import Postgres
 from tests.real import ROOT
 

@@ -12,7 +12,7 @@ import pytest
 from edge_runtime.cloud.store import open_store
 from edge_runtime.sync.wire import decode_receipt
 from tests.cloud.conftest import ROW, Reader, Write
-from tests.cloud.test_judging import TOPICS, changed, message
+from tests.parties.cloud import TOPICS, changed, message
 
 PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
 

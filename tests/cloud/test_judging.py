@@ -15,31 +15,10 @@ from edge_runtime.sync.packing import ENCODING, pack
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.wire import decode_receipt, outgoing
 from edge_runtime.types import encode
-from tests.builders import event, finding
+from tests.builders import STAMP, event, finding
+from tests.parties.cloud import TOPICS, changed, message
 
-STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
-TOPICS = DeviceTopics("clinic", "room-1", "dev-1")
 NOW = "2026-01-01T00:00:05.000Z"
-
-
-def message(
-    payload: bytes | None = None,
-    seq: str = "7",
-    epoch: str = "e1",
-    topic: str | None = None,
-    encoding: str | None = None,
-) -> Received:
-    body = outgoing("finding", encode(finding(STAMP))) if payload is None else payload
-    return Received(
-        topic or TOPICS.event("finding"),
-        body,
-        1,
-        (("epoch", epoch), ("seq", seq), ("schema", "1.0"), *([("encoding", encoding)] if encoding else [])),
-    )
-
-
-def changed(**over: Any) -> Received:
-    return message(json.dumps({**json.loads(message().payload), **over}).encode())
 
 
 def test_a_finding_becomes_a_row_and_its_receipt_says_stored() -> None:

@@ -64,10 +64,12 @@ def test_a_database_that_knew_its_streams_as_ranges_knows_their_holes(
     write(f"{columns} ('dev-1', 'e1', 9, '{ranges[database]}', 'then')")  # 12, 13 and 20 were refused
     whole = {"sqlite": "[[1,5]]", "postgresql": "{[1,5]}"}[database]
     write(f"{columns} ('dev-2', 'e1', 5, '{whole}', 'then')")
+    write("CREATE VIEW our_own AS SELECT device_id, numbers FROM missing")  # of somebody's dashboard
     with closing(open_store(url)) as store:
         holes = "SELECT device_id, first, last, numbers, updated_at FROM missing ORDER BY 1, 2"
         assert read(holes) == [("dev-1", 1, 1, 1, "then"), ("dev-1", 5, 7, 3, "then")]
         assert store.missing() == (1, 4)
+        assert read("SELECT * FROM our_own ORDER BY numbers") == [("dev-1", 1), ("dev-1", 3)]
         store.put([ROW._replace(id="f15", seq=15), ROW._replace(id="f6", seq=6)])
         found = [(1, 1), (5, 5), (7, 7), (10, 11), (14, 14)]
         assert read("SELECT first, last FROM missing ORDER BY first") == found

@@ -21,11 +21,8 @@ from tests.brokers import Mosquitto
 from tests.builders import report
 from tests.cloud.conftest import ROW, Reader
 from tests.faults.processes import until
+from tests.parties.cloud import RECEIVE
 
-RECEIVE = (
-    "import sys; from edge_runtime.commands import receive;"
-    "receive.run(sys.argv[1], sys.argv[2], on_notice=lambda line: print(line, flush=True))"
-)
 DEVICES, EACH = 6, 300
 
 

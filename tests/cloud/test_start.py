@@ -21,10 +21,8 @@ from edge_runtime.commands import receive
 from edge_runtime.errors import ConfigError, UplinkError
 from tests.brokers import Mosquitto, free_port
 from tests.cloud.conftest import ROW
-from tests.cloud.test_judging import message
-from tests.cloud.test_several import RECEIVE
-from tests.cloud.test_watching import get, send
 from tests.faults.processes import until
+from tests.parties.cloud import RECEIVE, get, message, send
 from tests.postgres import Postgres, lacking
 
 needs_driver = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))

@@ -6,10 +6,13 @@ import random
 import time
 from statistics import median
 
+import pytest
+
 from edge_runtime.cloud.rows import Poison, StoreRow, heard, united
 from edge_runtime.cloud.store import Missing, Store
 from edge_runtime.cloud.streams import without
-from tests.cloud.conftest import POISON, ROW, Reader
+from edge_runtime.errors import UplinkError
+from tests.cloud.conftest import POISON, ROW, Reader, Write
 
 HOLES = "SELECT device_id, epoch, first, last, numbers FROM missing ORDER BY 1, 2, 3"
 
@@ -54,6 +57,29 @@ def test_a_refused_number_is_accounted_for_but_never_the_highest(store: Store, r
     assert read(HOLES) == []
     store.put(rows(4))
     assert read(HOLES) == [("dev-1", "e1", 3, 3, 1)]
+
+
+def test_a_refused_number_that_came_after_all_is_let_go_with_the_next_that_are_left_out(
+    store: Store, read: Reader
+) -> None:
+    ahead = "SELECT seq FROM refused_ahead ORDER BY seq"
+    store.put(rows(1), [refused(2), refused(3), refused(9)])
+    store.put(rows(2, 3, 4))
+    assert (read(HOLES), read(ahead)) == ([], [(2,), (3,), (9,)])
+    store.put(rows(6))
+    assert (read(HOLES), read(ahead)) == ([("dev-1", "e1", 5, 5, 1)], [(9,)])
+
+
+def test_what_comes_in_its_order_asks_nothing_about_holes_or_refused_numbers(
+    store: Store, read: Reader, write: Write
+) -> None:
+    store.put(rows(1, 2))
+    for table in ("holes", "refused_ahead"):
+        write(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
+    store.put(rows(2, 3, 4))
+    assert read("SELECT highest FROM streams") == [(4,)]
+    with pytest.raises(UplinkError, match="refused_ahead"):
+        store.put(rows(6))
 
 
 def test_refused_numbers_alone_miss_nothing(store: Store, read: Reader) -> None:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from urllib.error import HTTPError
+from contextlib import closing, contextmanager
 
 import pytest
 
 from edge_runtime import clock
 from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
-from edge_runtime.cloud.health import Health
+from edge_runtime.cloud.health import Health, Part
 from edge_runtime.cloud.http import address, serving
 from edge_runtime.cloud.metrics import Metrics
 from edge_runtime.cloud.store import open_store
 from edge_runtime.errors import ConfigError
-from edge_runtime.sync.link.link import Broker, Link, Message, Settings
-from edge_runtime.sync.wire import CONTENT_TYPE
+from edge_runtime.sync.link.link import Broker
 from tests.brokers import Mosquitto
-from tests.cloud.test_judging import TOPICS, message
 from tests.faults.processes import until
+from tests.parties.cloud import get, message, send
+from tests.parties.threads import on_a_thread
 from tests.postgres import Postgres
 
 pytest.importorskip(
@@ -30,13 +28,14 @@ pytest.importorskip(
 )
 
 
-def get(url: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as exc:
-        with exc:
-            return exc.code, exc.read().decode()
+class Counting(Health):
+    """Knows how often it was told that the store is away."""
+
+    away = 0
+
+    def fails(self, part: Part, why: str) -> None:
+        super().fails(part, why)
+        self.away += part == "store"
 
 
 class Watched:
@@ -47,9 +46,8 @@ class Watched:
         self.metrics = Metrics()
         self.store = open_store(store)
         settings = ConsumerSettings(Broker.parse(broker), "consumer", backoff_max_s=0.2)
-        self.consumer = Consumer(
-            settings, self.store, self.stop, metrics=self.metrics, health=Health(grace_s=0.5)
-        )
+        self.told = Counting(grace_s=0.5)
+        self.consumer = Consumer(settings, self.store, self.stop, metrics=self.metrics, health=self.told)
         self.at = ""
 
     def value(self, name: str) -> float:
@@ -66,24 +64,12 @@ class Watched:
 @contextmanager
 def watched(broker: str, store: str) -> Iterator[Watched]:
     one = Watched(broker, store)
-    with serving(("127.0.0.1", 0), one.metrics.text, one.consumer.health.troubles) as one.at:
-        thread = threading.Thread(target=one.consumer.run)
-        thread.start()
-        try:
-            yield one
-        finally:
-            one.stop.set()
-            thread.join()
-            one.store.close()
-
-
-def send(broker: str, *payloads: bytes) -> None:
-    link = Link.open(Settings(Broker.parse(broker), "dev-1"), threading.Event())
-    assert link is not None
-    for payload in payloads:
-        told = (("epoch", "e1"), ("seq", "7"))
-        link.publish(Message(TOPICS.event("finding"), payload, CONTENT_TYPE["finding"], properties=told))
-    link.close()
+    with (
+        serving(("127.0.0.1", 0), one.metrics.text, one.consumer.health.troubles) as one.at,
+        closing(one.store),
+        on_a_thread(one.consumer.run, one.stop),
+    ):
+        yield one
 
 
 @pytest.mark.broker
@@ -126,8 +112,8 @@ def test_health_follows_the_database_and_no_message_is_taken_from_others_without
             send(broker.url, message().payload)
             until(lambda: one.health()[0] == 503)
             assert "store" in one.health()[1]
-            connects = one.consumer.report.connects
-            until(lambda: one.health()[0] == 503)
+            connects, away = one.consumer.report.connects, one.told.away
+            until(lambda: one.told.away >= away + 5)  # tried again and again
             assert one.consumer.report.connects == connects
         finally:
             postgres.start()
@@ -135,7 +121,7 @@ def test_health_follows_the_database_and_no_message_is_taken_from_others_without
 
 
 @pytest.fixture
-def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def later_s(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets seconds pass."""
     now_ns = [1_000_000_000]
     monkeypatch.setattr(clock, "monotonic_ns", lambda: now_ns[0])
@@ -146,13 +132,13 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return passed
 
 
-def test_a_loop_that_does_not_turn_is_told(hours: Callable[[float], None]) -> None:
+def test_a_loop_that_does_not_turn_is_told(later_s: Callable[[float], None]) -> None:
     health = Health()
     health.works("broker")
     health.works("store")
-    hours(59)
+    later_s(59)
     assert health.troubles() == {}
-    hours(2)
+    later_s(2)
     assert list(health.troubles()) == ["loop"]
     health.beat()
     assert health.troubles() == {}
@@ -165,22 +151,22 @@ def test_a_part_that_never_worked_is_not_well_from_the_first_moment() -> None:
     assert set(health.troubles()) == {"broker"}
 
 
-def test_a_part_is_well_for_thirty_seconds_after_it_last_worked(hours: Callable[[float], None]) -> None:
+def test_a_part_is_well_for_thirty_seconds_after_it_last_worked(later_s: Callable[[float], None]) -> None:
     """A connection that is made anew, now and then, is no reason to restart the receiver."""
     health = Health()
     health.works("broker")
     health.works("store")
     for _ in range(20):
-        hours(29)
+        later_s(29)
         health.beat()
         health.fails("broker", "connection lost")  # it worked until now
         health.fails("broker", "connection refused")
         assert health.troubles() == {}
-        hours(29)
+        later_s(29)
         assert health.troubles() == {}
         health.works("broker")
     health.fails("broker", "connection lost")
-    hours(31)
+    later_s(31)
     health.beat()
     health.fails("broker", "connection refused")  # a new reason does not begin the time anew
     assert health.troubles() == {"broker": "connection refused"}

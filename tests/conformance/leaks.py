@@ -23,12 +23,11 @@ from tests.parties.ear import Heard
 
 RUN = 16  # pixels
 
-# Legitimately public: what is said of the pixel spacing, the image's size and the kind of machine. All else is looked for.
+# Legitimately public: what is said of the pixel spacing and the image's size. All else is looked for.
 PUBLIC_TAGS = {
     "Rows",
     "Columns",
     "NumberOfFrames",
-    "Modality",
     "PixelSpacing",
     "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",

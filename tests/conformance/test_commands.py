@@ -16,12 +16,11 @@ from edge_runtime.sync.commands.command import COMMAND_NAMES, Refused
 from edge_runtime.sync.commands.signing import Signer, new_key
 from tests.builders import finding
 from tests.conformance.conftest import Conversation, large_masks
-from tests.conformance.test_records import numbers
-from tests.conformance.test_state import states
+from tests.conformance.told import numbers
 from tests.faults.processes import until
-from tests.house.test_asyncapi import payload_of
 from tests.parties.device import receiver
-from tests.parties.ear import Ear, Heard, records
+from tests.parties.documents import WIRE_TEXT, payload_of
+from tests.parties.ear import Ear, Heard, records, states
 from tests.parties.place import Place
 from tests.sync.commands.signed import TOPICS, a_command, arrived, moment, signer, trusted
 
@@ -120,9 +119,7 @@ def test_er_cmd_4_a_command_whose_time_is_over_is_refused_where_the_clock_is_set
 
 
 def test_er_cmd_5_what_is_not_in_the_table_is_refused(place: Place) -> None:
-    from tests.house.test_wire_contract import TEXT
-
-    assert all(f"| `{name}` |" in TEXT for name in COMMAND_NAMES)
+    assert all(f"| `{name}` |" in WIRE_TEXT for name in COMMAND_NAMES)
     with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url):
         session = ear.until(lambda heard: states(heard, state="online"))[0]["session"]
         key = Signer.load(place.device.key)

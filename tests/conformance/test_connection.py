@@ -25,17 +25,17 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto, free_port
 from tests.builders import finding, report
 from tests.conformance.conftest import Conversation
-from tests.conformance.test_receipts import say, stored
-from tests.conformance.test_records import headers_of, read
+from tests.conformance.told import headers_of, read, say, stored
 from tests.faults.processes import until
 from tests.parties.device import receiver
+from tests.parties.documents import WIRE_TEXT, documented
 from tests.parties.ear import Ear, Heard, records
 from tests.parties.peer import Peer
 from tests.parties.place import Place
 from tests.patience import within
+from tests.real import ROOT
 
 pytestmark = [pytest.mark.broker]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "wire.md"
 
 
 def test_er_conn_1_a_device_connects_with_mqtt_5_a_clean_start_and_its_own_id(
@@ -157,9 +157,7 @@ def test_er_topic_3_two_consumers_share_and_each_record_reaches_one(place: Place
 def test_er_topic_4_the_documented_list_keeps_receipts_to_consumers_and_a_device_to_its_own_id(
     tmp_path: Path,
 ) -> None:
-    block = re.search(r"(?:^    .*\n)*    pattern .*%c.*\n(?:    .*\n)+", DOCUMENT.read_text(), re.MULTILINE)
-    assert block is not None
-    lines = [line.strip() for line in block.group().splitlines()]
+    lines = documented("%c").splitlines()
     assert len(lines) == 12
     (tmp_path / "access").write_text("user ear\ntopic read #\n" + "\n".join(lines) + "\n")
     with Mosquitto(tmp_path, f"acl_file {tmp_path / 'access'}") as broker:
@@ -280,7 +278,7 @@ def test_er_pack_1_a_packed_payload_is_deflate_with_the_named_dictionary(place: 
     place.device.examine(2)
     with Ear(place.broker.port) as ear, place.device.uplink(place.broker.url, link="slow"):
         (one,) = ear.until(lambda heard: records(heard, "event"))[:1]
-    dictionary = (DOCUMENT.parents[1] / "edge_runtime/sync/dictionary_zd1.txt").read_bytes()
+    dictionary = (ROOT / "edge_runtime/sync/dictionary_zd1.txt").read_bytes()
     plain = zlib.decompressobj(-15, dictionary).decompress(one.payload)
     assert one.user["encoding"] == "zd1"
     assert plain.startswith(b'{"schema_version":')
@@ -291,8 +289,8 @@ def test_er_pack_1_a_packed_payload_is_deflate_with_the_named_dictionary(place: 
 
 
 def test_er_pack_2_the_dictionary_is_the_one_that_the_document_names() -> None:
-    (digest,) = re.findall(r"SHA-256 `([0-9a-f]{64})`", DOCUMENT.read_text())
-    dictionary = DOCUMENT.parents[1] / "edge_runtime/sync/dictionary_zd1.txt"
+    (digest,) = re.findall(r"SHA-256 `([0-9a-f]{64})`", WIRE_TEXT)
+    dictionary = ROOT / "edge_runtime/sync/dictionary_zd1.txt"
     assert hashlib.sha256(dictionary.read_bytes()).hexdigest() == digest
 
 

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from edge_runtime.cloud.judging import judge, receipts_for
@@ -19,14 +18,14 @@ from edge_runtime.errors import UplinkError
 from edge_runtime.sync import holdings
 from edge_runtime.sync.link.link import Received
 from edge_runtime.sync.outbox import Outbox
-from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt, encode_receipt
+from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt
 from edge_runtime.types import encode
 from tests.builders import finding
 from tests.conformance.conftest import Conversation
-from tests.conformance.test_records import read
+from tests.conformance.told import read, say, stored
 from tests.faults.processes import until
-from tests.house.test_asyncapi import payload_of
 from tests.parties.device import receiver
+from tests.parties.documents import payload_of
 from tests.parties.ear import Ear, Heard, records
 from tests.parties.place import Place
 
@@ -55,16 +54,6 @@ class Failing(SqliteStore):
 
 def receipts(heard: list[Heard]) -> list[Receipt]:
     return [decode_receipt(one.payload) for one in heard if one.kind == "rcpt"]
-
-
-def say(ear: Ear, place: Place, receipt: Receipt, sender: str = "") -> None:
-    """A receipt to the process that was heard last."""
-    word = sender or records(ear.heard)[-1].user["sender"]
-    ear.say(place.device.topics.receipts, encode_receipt(msgspec.structs.replace(receipt, sender=word)))
-
-
-def stored(place: Place, *ranges: tuple[int, int], **over: Any) -> Receipt:
-    return Receipt(**{"epoch": place.device.epoch, "status": "stored", "ranges": ranges, **over})
 
 
 def test_er_rcpt_1_no_receipt_is_sent_before_the_commit(place: Place) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import msgspec
 import pytest
 
@@ -18,9 +14,10 @@ from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.wire import CONTENT_TYPE, SENT
 from tests.builders import finding, report
 from tests.conformance.conftest import Conversation
+from tests.conformance.told import headers_of, numbers, read
 from tests.faults.processes import until
-from tests.house.test_asyncapi import DOCUMENT, payload_of
 from tests.parties.device import receiver
+from tests.parties.documents import payload_of
 from tests.parties.ear import Ear, Heard, records
 from tests.parties.place import Place
 
@@ -29,29 +26,12 @@ pytestmark = [pytest.mark.broker]
 ID_KEY = {"finding": "finding_id", "event": "event_id"}
 
 
-def read(store: Path, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(store)) as db:
-        return db.execute(sql).fetchall()
-
-
-def numbers(ranges: Any) -> set[int]:
-    return {seq for first, last in ranges for seq in range(first, last + 1)}
-
-
 def test_er_rec_1_a_payload_fits_the_schema_of_its_kind(conversation: Conversation) -> None:
     assert {one.kind for one in conversation.records()} == set(SENT)
     for one in conversation.records():
         payload_of(one.kind).validate(json.loads(one.payload.decode("utf-8")))
         assert one.properties["ContentType"] == CONTENT_TYPE[one.kind]  # type: ignore[index]
         headers_of(one)
-
-
-def headers_of(one: Heard) -> dict[str, str]:
-    """Its user properties as they came; they fit the document."""
-    headers = DOCUMENT["components"]["messages"][one.kind]["headers"]
-    told = dict(one.properties["UserProperty"])
-    jsonschema.Draft7Validator({**headers, "additionalProperties": False}).validate(told)
-    return told
 
 
 def test_er_rec_2_a_body_says_what_every_consumer_needs(conversation: Conversation) -> None:

@@ -14,17 +14,12 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import finding
 from tests.conformance.conftest import Conversation
 from tests.faults.processes import kill, start_uplink, until
-from tests.house.test_asyncapi import payload_of
-from tests.parties.ear import Ear, Heard
+from tests.parties.documents import payload_of
+from tests.parties.ear import Ear, Heard, states
 from tests.parties.place import Place
+from tests.parties.threads import on_a_thread
 
 pytestmark = [pytest.mark.broker]
-
-
-def states(heard: list[Heard], **said: Any) -> list[Any]:
-    """The state messages that say this much, in order."""
-    bodies = [one.body for one in heard if one.kind == "state"]
-    return [body for body in bodies if all(body[key] == value for key, value in said.items())]
 
 
 def test_er_state_1_the_state_is_retained_and_said_again_when_it_changes(
@@ -67,14 +62,8 @@ def test_er_state_3_the_state_says_what_is_true_on_the_device_and_no_path(place:
     stop = threading.Event()
     uplink = Uplink(place.device.state, UplinkSettings(Broker.parse(place.broker.url)), stop)
     uplink._ledger.alerts.sound("not_authorised", f"{place.device.state} has no room")
-    thread = threading.Thread(target=uplink.run)
-    with Ear(place.broker.port) as ear:
-        thread.start()
-        try:
-            said = ear.until(lambda heard: states(heard, state="online"))[0]
-        finally:
-            stop.set()
-            thread.join(10)
+    with Ear(place.broker.port) as ear, on_a_thread(uplink.run, stop):
+        said = ear.until(lambda heard: states(heard, state="online"))[0]
     assert (said["epoch"], said["pending"], said["link"]) == (place.device.epoch, 2, "online")
     (alert,) = (each for each in said["alerts"] if each["code"] == "not_authorised")
     assert alert["text"] == "<path> has no room"
@@ -103,7 +92,7 @@ def test_er_state_5_an_alert_that_was_acknowledged_is_so_after_a_restart_until_i
         again = ear.until(lambda heard: dead_letters(heard, "2 records are"))
         with Outbox(place.device.state) as outbox:
             assert outbox.revive() == 2
-        ear.until(lambda heard: not dead_letters(heard[-1:], "") and states(heard[-1:], state="online"))
+        ear.until(lambda heard: "dead_letters" not in codes(states(heard, state="online")[-1]))
         refuse(place, 3)
         another = ear.until(lambda heard: dead_letters(heard, "1 record is"))
     assert [one["acknowledged"] for one in (first, again, another)] == [False, True, False]
@@ -115,6 +104,10 @@ def refuse(place: Place, seq: int) -> None:
     """As a receipt of the cloud does."""
     with Outbox(place.device.state) as outbox:
         assert outbox.settle([], [((seq, seq), "schema")]) == (0, 1)
+
+
+def codes(state: dict[str, Any]) -> list[str]:
+    return [alert["code"] for alert in state["alerts"]]
 
 
 def dead_letters(heard: list[Heard], text: str) -> dict[str, Any] | None:

@@ -467,6 +467,23 @@ def test_a_confirmed_plane_makes_a_head_usable_and_gives_an_age_only_where_there
             assert len(line["measurements"]) == names
 
 
+def test_a_person_is_told_each_value_with_its_interval_and_status_and_an_age_in_weeks(tmp_path: Path) -> None:
+    one = edge_runtime(
+        *run(tmp_path, "phantom:fetal_head?hc_mm=200&frames=1", "--plane-confirmed", "--masks", "m"),
+        cwd=tmp_path,
+    ).out
+    value = r"[0-9.]+ mm \([0-9.]+ to [0-9.]+\), usable"
+    assert re.search(rf"^measured  head circumference {value}$", one, re.MULTILINE)
+    weeks = "2[0-4] weeks [0-6] days"
+    assert re.search(
+        rf"^measured  gestational age {weeks} \({weeks} to {weeks}\), usable$", one, re.MULTILINE
+    )
+    assert "written   m\n" in one
+    two = edge_runtime(*run(tmp_path, "phantom:fetal_head?hc_mm=200&frames=2"), cwd=tmp_path).out
+    told = r"median [0-9.]+ mm of 2 findings, [0-9.]+ to [0-9.]+; the last [0-9.]+ mm \([0-9.]+ to [0-9.]+\), caution"
+    assert re.search(rf"^measured  head circumference {told}$", two, re.MULTILINE)
+
+
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     listed = edge_runtime("--help", cwd=tmp_path).out
     names = re.findall(r"^  ([a-z]+) ", listed.partition("Frames to findings:")[2], re.MULTILINE)

@@ -6,7 +6,6 @@ Threads start at once; processes, which can be killed, are in `processes`.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,10 +23,12 @@ from edge_runtime.sync.uplink.ledger import UplinkReport
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.builders import report
 from tests.faults.processes import stored, until
+from tests.parties.threads import on_a_thread
 from tests.patience import within
 
 FAST = Pace(window=50, receipt_timeout_s=0.5, probe_s=0.1, probe_max_s=0.5)
 HASTY = {"pace": FAST, "backoff_s": 0.05, "backoff_max_s": 0.3, "refused_s": 0.2, "certificates_s": 0.1}
+_STOP_S = 1.5
 
 
 class Setting:
@@ -69,7 +70,7 @@ def receiving(url: str, store: Path | Store, name: str = "consumer", **over: Any
     with closing(SqliteStore(store) if isinstance(store, Path) else store) as opened:
         to = ConsumerSettings(Broker.parse(url), name, **{"backoff_max_s": 0.3, **over})
         consumer = Consumer(to, opened, stop, on_notice=said.append)
-        with _thread(consumer.run, stop):
+        with on_a_thread(consumer.run, stop, _STOP_S):
             until(lambda: consumer.report.connects > 0)
             yield said
 
@@ -80,32 +81,8 @@ def sending(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
     said: list[str] = []
     stop = threading.Event()
     sender = Uplink(state, settings(url, **over), stop, on_notice=said.append)
-    with _thread(sender.run, stop):
+    with on_a_thread(sender.run, stop, _STOP_S):
         yield said
-
-
-@contextmanager
-def _thread(run: Any, stop: threading.Event) -> Iterator[None]:
-    failures: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            run()
-        except BaseException as exc:  # noqa: BLE001 - raised again below, in the test's own thread
-            failures.append(exc)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    try:
-        yield
-    finally:
-        began = time.monotonic()
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
-        assert time.monotonic() - began < within(1.5)
-    if failures:
-        raise failures[0]
 
 
 def said_so(said: list[str], *words: str) -> bool:
@@ -141,5 +118,5 @@ def listening(url: str, topic: str, name: str = "listener") -> Iterator[list[Rec
                 link.ack(event)
         link.close()
 
-    with _thread(listen, stop):
+    with on_a_thread(listen, stop, _STOP_S):
         yield heard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,21 +18,12 @@ from edge_runtime.sync.wire import RECEIPT_CONTENT_TYPE, Receipt, encode_receipt
 from tests.brokers import Mosquitto, make_authority, sign
 from tests.faults.ends import Setting, drain, listening, receiving, said_so, say, sending
 from tests.faults.processes import stored, until
+from tests.parties.documents import documented
 
 pytestmark = [pytest.mark.broker]
 
-WIRE = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
 NOT_AUTHORIZED = 0x87
 SECRET = "hospital"
-
-
-def documented(who: str) -> str:
-    """The access list of docs/wire.md that knows devices by `who`, %c or %u, to the letter."""
-    block = re.search(
-        rf"(?m)^(?:    (?:pattern|user|topic) .*\n)*    pattern .*{who}.*\n(?:    .*\n)+", WIRE.read_text()
-    )
-    assert block is not None, f"no access list with {who} in {WIRE}"
-    return re.sub(r"(?m)^    ", "", block.group())
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from tests.e2e.command import edge_runtime
 from tests.faults.processes import kill, start_receive, stored, until
 from tests.parties.ear import Ear, Heard
 from tests.parties.place import Place
+from tests.parties.threads import on_a_thread
 
 pytestmark = [pytest.mark.broker]
 
@@ -90,9 +91,7 @@ def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_i
     stop = threading.Event()
     uplink = Uplink(place.device.state, settings, stop)
     uplink._ledger.alerts.sound("not_authorised", f"{place.device.state} has another")
-    thread = threading.Thread(target=uplink.run)
-    thread.start()
-    try:
+    with on_a_thread(uplink.run, stop):
         with Ear(place.broker.port) as ear:
             [alert] = [each for each in ear.until(states)[0].alerts if each.code == "not_authorised"]
             assert (alert.text, alert.acknowledged) == ("<path> has another", False)
@@ -103,9 +102,6 @@ def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_i
                 )
             )
         assert place.ask("acknowledge_alert", alert="other").code == "unknown_alert"
-    finally:
-        stop.set()
-        thread.join(10)
 
 
 def test_a_profile_that_was_commanded_outlives_the_uplink(place: Place) -> None:

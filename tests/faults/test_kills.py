@@ -22,6 +22,7 @@ from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.brokers import Mosquitto
 from tests.faults.ends import FAST, Setting
 from tests.faults.processes import kill, start_receive, start_uplink, stored, until
+from tests.parties.threads import on_a_thread
 from tests.patience import within
 
 pytestmark = [pytest.mark.broker]
@@ -144,14 +145,11 @@ def test_a_consumer_that_dies_between_commit_and_receipt_costs_a_second_delivery
     setting = Setting(tmp_path, 300)
     stop, crashes = threading.Event(), [0]
     settings = UplinkSettings(Broker.parse(broker.url), pace=FAST)
-    with closing(FlakyStore(setting.store, crash_after={1, 2, 4})) as store:
-        consumer = threading.Thread(target=run_consumer, args=(broker, store, stop, crashes))
-        consumer.start()
-        try:
-            done = Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=15)
-        finally:
-            stop.set()
-            consumer.join()
+    with (
+        closing(FlakyStore(setting.store, crash_after={1, 2, 4})) as store,
+        on_a_thread(lambda: run_consumer(broker, store, stop, crashes), stop),
+    ):
+        done = Uplink(setting.state, settings, threading.Event()).run(once=True, timeout_s=15)
     setting.check()
     assert len(crashes) == 4
     assert done.sent > done.delivered == 300

@@ -24,6 +24,7 @@ from tests.brokers import Mosquitto, free_port
 from tests.builders import report
 from tests.faults.ends import say
 from tests.faults.processes import kill, start_uplink, stored
+from tests.parties.threads import on_a_thread
 
 
 @pytest.fixture
@@ -114,15 +115,10 @@ def test_a_database_that_goes_away_costs_no_finding(state: Path, tmp_path: Path,
     stop = threading.Event()
     with closing(_Outage(tmp_path / "cloud.db")) as store:
         settings = ConsumerSettings(Broker.parse(broker.url), "consumer")
-        consumer = threading.Thread(target=Consumer(settings, store, stop, on_notice=said.append).run)
-        consumer.start()
-        try:
+        with on_a_thread(Consumer(settings, store, stop, on_notice=said.append).run, stop):
             pace = Pace(receipt_timeout_s=0.5, probe_s=0.1)
             sender = Uplink(state, UplinkSettings(Broker.parse(broker.url), pace=pace), threading.Event())
             done = sender.run(once=True, timeout_s=20)
-        finally:
-            stop.set()
-            consumer.join()
     assert done.remaining == 0
     assert len(stored(tmp_path / "cloud.db")) == 40
     assert any("restarting" in line for line in said)

@@ -124,7 +124,7 @@ def test_a_bare_name_in_the_table_above_is_another_folders_file(tmp_path: Path) 
     [
         ("file,spacing_x_mm\na.png,0.1\na.png,0.2\n", "file `a.png` is there twice"),
         ("file,spacing_x_mm,spacing_x_mm\na.png,0.1,0.2\n", "column `spacing_x_mm` is there twice"),
-        ("a.png,0.15,Doe 1970-01-01\n", r"the first row has none \(3 columns\)"),
+        ("a.png,0.15,Doe 1970-01-01\n", r"the first row has none \(3 columns, parted by commas\)"),
     ],
 )
 def test_a_table_that_says_something_twice_or_has_no_header_is_refused(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,11 +12,8 @@ import pytest
 from edge_runtime.sync.asyncapi import document
 from edge_runtime.sync.wire import CONTENT_TYPE, SENT, outgoing
 from edge_runtime.types import encode
-from tests.builders import event, finding, telemetry
-from tests.house.test_schema import COMMITTED as FINDING_SCHEMA
-
-COMMITTED = Path(__file__).parents[2] / "docs" / "asyncapi.json"
-DOCUMENT: dict[str, Any] = json.loads(COMMITTED.read_text())
+from tests.builders import STAMP, event, finding, telemetry
+from tests.parties.documents import ASYNCAPI_JSON, DOCUMENT, FINDING_SCHEMA, payload_of
 
 
 def _object(required: str, optional: str = "", **properties: Any) -> dict[str, Any]:
@@ -92,15 +87,8 @@ def at(ref: str) -> Any:
     return node
 
 
-@cache
-def payload_of(name: str) -> Any:
-    """A validator of one message's payload, with the document's own parts."""
-    schema = {"$ref": f"#/components/messages/{name}/payload", "components": DOCUMENT["components"]}
-    return jsonschema.Draft7Validator(schema)
-
-
 def test_the_committed_document_is_the_one_of_the_types() -> None:
-    assert COMMITTED.read_bytes() == document(), "the types changed: run `make schema`"
+    assert ASYNCAPI_JSON.read_bytes() == document(), "the types changed: run `make schema`"
 
 
 def test_the_document_is_an_asyncapi_3_document() -> None:
@@ -108,7 +96,7 @@ def test_the_document_is_an_asyncapi_3_document() -> None:
 
 
 def test_a_document_with_a_part_that_asyncapi_does_not_know_is_refused() -> None:
-    broken = json.loads(COMMITTED.read_text())
+    broken = json.loads(ASYNCAPI_JSON.read_text())
     broken["channels"]["finding"]["topic"] = broken["channels"]["finding"].pop("address")
     assert not jsonschema.Draft7Validator(ASYNCAPI).is_valid(broken)
 
@@ -140,8 +128,6 @@ def test_what_one_sends_another_receives(channel: str) -> None:
 
 
 def test_a_record_as_it_is_sent_fits_and_one_with_a_wrong_word_does_not() -> None:
-    from tests.sync.test_wire import STAMP
-
     for kind, record in (
         ("finding", finding(STAMP)),
         ("event", event(STAMP)),

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from edge_runtime import codes
 from edge_runtime.records import json_schema
-
-COMMITTED = Path(__file__).parents[2] / "docs" / "finding.schema.json"
+from tests.parties.documents import FINDING_SCHEMA
 
 
 def test_the_committed_schema_is_the_one_of_the_types() -> None:
-    assert COMMITTED.read_bytes() == json_schema(), (
+    assert FINDING_SCHEMA.read_bytes() == json_schema(), (
         "the types changed: run `make schema`, and raise SCHEMA_VERSION"
     )
 
 
 def test_every_closed_word_is_in_the_schema() -> None:
-    defined = json.loads(COMMITTED.read_text())["$defs"]
+    defined = json.loads(FINDING_SCHEMA.read_text())["$defs"]
     for enumeration in (
         codes.Status,
         codes.Kind,

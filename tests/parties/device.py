@@ -28,6 +28,7 @@ from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.types import Record, encode
 from tests.builders import event, finding, telemetry
+from tests.parties.threads import on_a_thread
 from tests.patience import within
 
 IMPATIENT = Pace(window=100, receipt_timeout_s=0.4, probe_s=0.1, probe_max_s=0.4)
@@ -94,14 +95,8 @@ class Device:
                 **over,
             },
         )
-        thread = threading.Thread(target=Uplink(self.state, settings, stop, on_notice=said.append).run)
-        thread.start()
-        try:
+        with on_a_thread(Uplink(self.state, settings, stop, on_notice=said.append).run, stop):
             yield said
-        finally:
-            stop.set()
-            thread.join(within(20))
-            assert not thread.is_alive()
 
     def ask(self, url: str, name: str, **arguments: Any) -> Answer:
         """What it answers to a signed command."""
@@ -118,11 +113,5 @@ def receiver(url: str, store: Store | Path) -> Iterator[Consumer]:
     with closing(open_store(f"sqlite:///{store}") if isinstance(store, Path) else store) as opened:
         settings = ConsumerSettings(Broker.parse(url), f"receive-{id(stop):x}", backoff_max_s=0.2)
         consumer = Consumer(settings, opened, stop)
-        thread = threading.Thread(target=consumer.run)
-        thread.start()
-        try:
+        with on_a_thread(consumer.run, stop):
             yield consumer
-        finally:
-            stop.set()
-            thread.join(within(20))
-            assert not thread.is_alive()

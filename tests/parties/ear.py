@@ -140,3 +140,9 @@ class Ear:
 def records(heard: list[Heard], kind: str = "") -> list[Heard]:
     """Those that carry a record, of one kind if it is named."""
     return [one for one in heard if one.is_record and one.kind.startswith(kind)]
+
+
+def states(heard: list[Heard], **said: Any) -> list[Any]:
+    """The state messages that say this much, in order."""
+    bodies = [one.body for one in heard if one.kind == "state"]
+    return [body for body in bodies if all(body[key] == value for key, value in said.items())]

@@ -22,10 +22,9 @@ from edge_runtime.infer.model import LimitSpec, Manifest, Model, OutputSpec, loa
 from edge_runtime.pipeline import Pipeline, Result, build_pipeline
 from edge_runtime.sync.wire import outgoing
 from edge_runtime.types import Acquisition, Finding, Frame, Origin, Spacing, encode
-from tests.builders import finding
+from tests.builders import STAMP, finding
 from tests.golden.test_golden import Drawn, picture
 from tests.real import DATA, needs_data
-from tests.sync.test_wire import STAMP
 
 GRID = (256, 256)
 UPRIGHT = (0.97, 0.01, 0.01, 0.01)

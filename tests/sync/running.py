@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,29 +14,21 @@ from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from tests.parties.peer import Peer
-from tests.patience import within
+from tests.parties.threads import on_a_thread
 
 FAST = Pace(window=20, receipt_timeout_s=0.3, probe_s=0.1, probe_max_s=0.4)
 
 
 @contextmanager
 def running(state: Path, url: str, **over: Any) -> Iterator[list[str]]:
-    """An uplink in a thread; the lines it says. Stopped at the end, which must take less than a second."""
+    """An uplink on a thread; the lines it says. It must stop within a second and a half."""
     said: list[str] = []
     stop = threading.Event()
     settings = UplinkSettings(
         Broker.parse(url), **{"pace": FAST, "backoff_s": 0.1, "backoff_max_s": 0.3, **over}
     )
-    thread = threading.Thread(target=Uplink(state, settings, stop, on_notice=said.append).run)
-    thread.start()
-    try:
+    with on_a_thread(Uplink(state, settings, stop, on_notice=said.append).run, stop, end_s=1.5):
         yield said
-    finally:
-        began = time.monotonic()
-        stop.set()
-        thread.join(10)
-        assert time.monotonic() - began < within(1.5)
-        assert not thread.is_alive()
 
 
 def findings(peer: Peer) -> int:

@@ -20,7 +20,7 @@ from edge_runtime.types import encode
 from tests.builders import finding
 
 STAMP = Stamp("dev-1a2b3c4d", "0123456789ab", "89ab01234567", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
-DIGESTS = {"zd1": "272dd8d0846b5065c41deb52f329e362eafe0f9da5f0ffd3cfcb2b7302259979"}
+DIGESTS = {"zd1": "0b2dc2284d88f27871f95e3cb226c8cd1e1471aaf35bc71c3520d42a81de59f4"}
 
 
 @given(payload=st.binary(max_size=3000))

@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.codes import Clock, SourceKind
+from edge_runtime.codes import SourceKind
 from edge_runtime.errors import ConfigError, UplinkError
-from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.topics import DeviceTopics, parse_event
 from edge_runtime.sync.wire import Receipt, decode_receipt, encode_receipt, outgoing, ranges_of
 from edge_runtime.types import SourceUsed, encode
-from tests.builders import event, finding
+from tests.builders import STAMP, event, finding
 
-STAMP = Stamp("dev-1", "e1", "boot", 7, "2026-01-01T00:00:00.000Z", Clock.NTP, 1)
 SECRET = "/home/anna/DOE^JANE 1987-03-02.dcm"
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.parts import EchoPart
+from edge_runtime.commands.demo.processes import typed
 from edge_runtime.commands.demo.report import (
-    YOURS,
     DemoReport,
     artery,
     caution,
     chests,
     gated,
     kept,
+    next_commands,
     real_heads,
     sized,
     withheld,
@@ -227,7 +229,8 @@ def _sentence(text: str) -> str:
 
 
 def _next(report: DemoReport) -> str:
-    commands = ("edge-runtime outbox stats --state state", YOURS, "edge-runtime doctor")
+    program = typed()
+    commands = (*next_commands(Path("state"), program), f"{shlex.quote(str(program))} doctor")
     said = "".join(f"<pre>{_unbroken(command)}</pre>" for command in commands)
     arrived = "<b>cloud.db</b>, what arrived; " if report.delivery.broker else ""
     return (

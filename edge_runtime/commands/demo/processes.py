@@ -117,6 +117,12 @@ def edge_runtime(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "edge_runtime", *arguments]
 
 
+def typed() -> Path:
+    """What a shell calls this program: its name where that is found, else where it lies."""
+    here = Path(sys.executable).with_name("edge-runtime")
+    return Path("edge-runtime") if shutil.which("edge-runtime") or not here.exists() else here
+
+
 def find_mosquitto() -> str | None:
     """The broker's program; Debian puts it where only root looks."""
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))

@@ -12,6 +12,7 @@ from edge_runtime.commands.demo.findings import Delivery, Measured
 from edge_runtime.commands.demo.harm import GatePart
 from edge_runtime.commands.demo.known import Known
 from edge_runtime.commands.demo.parts import ArteryPart, EchoPart, HeadsPart, LivePart
+from edge_runtime.commands.demo.processes import typed
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words, joined, listed
 
 
@@ -49,7 +50,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]  # what was left out and how to have it
 
 
-YOURS = "edge-runtime run --model fetal_head --source dicom:YOUR.dcm --out -"
+YOURS = "run --model fetal_head --source dicom:YOUR.dcm --out -"
 
 
 def lines(report: DemoReport) -> list[str]:
@@ -71,10 +72,16 @@ def lines(report: DemoReport) -> list[str]:
         *_row("Note", report.notes),
         "",
         *_row("Look at", [f"{_near(Path(report.files.summary))}  in a browser"]),
-        *_row("Next", [f"edge-runtime outbox stats --state {shlex.quote(str(folder / 'state'))}", YOURS]),
+        *_row("Next", next_commands(folder / "state", _near(typed()))),
         "",
         f"{SIZE_ONLY} {RESEARCH} {report.seconds:.0f} s in all.",
     ]
+
+
+def next_commands(state: Path, program: Path) -> list[str]:
+    """What to type after a demo."""
+    name = shlex.quote(str(program))
+    return [f"{name} outbox stats --state {shlex.quote(str(state))}", f"{name} {YOURS}"]
 
 
 def _row(title: str, texts: list[str]) -> list[str]:

@@ -144,7 +144,13 @@ def run(
             if options.out != "-":
                 raise
         notices.tell()
-        return report_of(options.out, reporter, shortfalls, stop.is_set(), problems.told())
+        return report_of(options.out, _written(options), reporter, shortfalls, stop.is_set(), problems.told())
+
+
+def _written(options: RunOptions) -> tuple[str, ...]:
+    """Where a person finds what was asked for; stdout is no place."""
+    asked = (options.out, options.masks, options.record, options.overlays)
+    return tuple(str(place) for place in asked if place is not None and place != "-")
 
 
 def _require_selftest(options: RunOptions, state: Path, say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from edge_runtime import clock
 from edge_runtime.build.readings import shown_unit
+from edge_runtime.codes import MeasurementName, Status
 from edge_runtime.commands.shortfall import Short, Shortfalls
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, acquisition_in_words, in_words, listed
 from edge_runtime.pipeline import Result
@@ -30,6 +31,15 @@ class Acquired(msgspec.Struct, frozen=True):
     last: str  # in words
 
 
+class LastValue(msgspec.Struct, frozen=True):
+    """A measurement as the last finding that has a value tells it; its unit is `measured`'s."""
+
+    name: MeasurementName
+    value: float
+    interval: tuple[float, float] | None
+    status: Status
+
+
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `run --json` prints."""
 
@@ -44,10 +54,12 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     first_finding_s: float | None  # from the start of the command
     exam_ids: list[str]
     out: str | None
+    written: tuple[str, ...]  # files and folders that were asked for
     model: str
     precision: str
     backend: str
     measured: tuple[ExamValue, ...]  # over all findings of the run
+    last: tuple[LastValue, ...]
     reasons: dict[str, int]  # findings that carry the code, the commonest first
     stopped: bool  # by a signal
     problems: list[str]  # bad frames, a source that was lost, a full journal, a database set aside: exit 1
@@ -65,7 +77,12 @@ def headline(result: Result) -> str:
 
 
 def report_of(
-    out: str | None, reporter: Reporter, shortfalls: Shortfalls, stopped: bool, problems: list[str]
+    out: str | None,
+    written: tuple[str, ...],
+    reporter: Reporter,
+    shortfalls: Shortfalls,
+    stopped: bool,
+    problems: list[str],
 ) -> RunReport:
     """What a run that is over did; `out` as it was given."""
     counters, model = reporter.counters, reporter.maker.model
@@ -82,10 +99,16 @@ def report_of(
         first_finding_s=None if first_ns is None else clock.since_process_start_s(first_ns),
         exam_ids=reporter.exam_ids,
         out=out,
+        written=written,
         model=f"{model.name} {model.version} {model.sha256[:12]}",
         precision=model.precision,
         backend=model.backend,
         measured=reporter.told.values(),
+        last=tuple(
+            LastValue(one.name, one.value, one.interval, one.status)
+            for one in reporter.last.values()
+            if one.value is not None
+        ),
         reasons={reason.value: count for reason, count in reporter.reasons.most_common()},
         short={reason.value: short for reason, short in shortfalls.found.items()},
         stopped=stopped,
@@ -111,12 +134,7 @@ def lines(report: RunReport) -> list[str]:
         f"frames    {report.offered} offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s{ages}",
         f"findings  {report.findings} reported, {report.withheld} of them withheld; {exams}",
     ]
-    for value in report.measured:
-        low, high = value.range
-        told = _with_unit(value.median, value.name.value)
-        if value.captures > 1:
-            told = f"median {told} of {value.captures} findings, from {low:.1f} to {high:.1f}"
-        out.append(f"measured  {_plain(value.name.value)} {told}")
+    out += [f"measured  {_plain(value.name.value)} {_told(value, report.last)}" for value in report.measured]
     taken = report.acquisition
     if taken is not None:
         many = f"{taken.ok} of {taken.checked} show both lungs, whole, upright and not inverted; the last: "
@@ -124,9 +142,23 @@ def lines(report: RunReport) -> list[str]:
     if report.reasons:
         short = {code: short.in_words() for code, short in report.short.items()}
         out.append(f"reasons   {listed(report.reasons, REASONS_TOLD, short)}")
-    if report.out:
-        out.append(f"written   {report.out}")
+    if report.written:
+        out.append(f"written   {', '.join(report.written)}")
     return [*out, f"{SIZE_ONLY} {RESEARCH}"]
+
+
+def _told(value: ExamValue, last: tuple[LastValue, ...]) -> str:
+    """One finding with its interval and status; of several the median and range, and the last like one."""
+    name = value.name.value
+    one = next(one for one in last if one.name is value.name)
+    interval = f" ({_span(one.interval, name)})" if one.interval else ""
+    now = f"{_with_unit(one.value, name)}{interval}, {one.status.value}"
+    if value.captures == 1:
+        return now
+    spread = (
+        f"median {_with_unit(value.median, name)} of {value.captures} findings, {_span(value.range, name)}"
+    )
+    return f"{spread}; the last {now}"
 
 
 def _plain(name: str) -> str:
@@ -134,4 +166,18 @@ def _plain(name: str) -> str:
 
 
 def _with_unit(value: float, name: str) -> str:
-    return f"{value:.1f} {shown_unit(name)}".rstrip()
+    if name == MeasurementName.GESTATIONAL_AGE.value:
+        return _number(value, name)
+    return f"{_number(value, name)} {shown_unit(name)}".rstrip()
+
+
+def _span(ends: tuple[float, float], name: str) -> str:
+    return " to ".join(_number(end, name) for end in ends)
+
+
+def _number(value: float, name: str) -> str:
+    """An age in days as it is spoken of; a number without a unit is a ratio."""
+    if name == MeasurementName.GESTATIONAL_AGE.value:
+        weeks, days = divmod(round(value), 7)
+        return f"{weeks} weeks {days} days"
+    return f"{value:.1f}" if shown_unit(name) else f"{value:.2f}"

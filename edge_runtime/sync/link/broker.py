@@ -27,15 +27,12 @@ class Broker:
             host = (parts.hostname or "").encode("idna")  # what the look-up will do with it
         except ValueError as exc:  # whose text may hold the password
             raise ConfigError(f"broker: not a URL with a host name and a port; {wanted}") from exc
-        if (
-            parts.scheme not in ("mqtt", "mqtts")
-            or not host
-            or port == 0
-            or parts.path not in ("", "/")
-            or parts.query
-            or parts.fragment
-        ):
-            raise ConfigError(f"broker {parts.scheme}://{parts.hostname or ''}: {wanted}")
+        if parts.scheme not in ("mqtt", "mqtts"):
+            raise ConfigError(f"broker: does not begin with mqtt:// or mqtts://; {wanted}")
+        if not host or port == 0:
+            raise ConfigError(f"broker: {'0 is no port' if host else 'has no host name'}; {wanted}")
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ConfigError(f"broker: ends in more than a host name and a port; {wanted}")
         secure = parts.scheme == "mqtts"
         user, password = (None if it is None else unquote(it) for it in (parts.username, parts.password))
         return cls(parts.hostname or "", port or (8883 if secure else 1883), secure, user, password)

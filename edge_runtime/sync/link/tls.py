@@ -32,13 +32,29 @@ class Tls:
                 raise ConfigError(f"TLS file {path}: not found")
         try:
             context = ssl.create_default_context(cafile=self.ca)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
         except (ssl.SSLError, OSError) as exc:
-            raise ConfigError(f"TLS files {self.ca}, {self.cert}, {self.key}: {exc}") from exc
+            raise ConfigError(
+                f"--ca {self.ca}: no PEM certificates in it ({_short(exc)}); name another"
+            ) from exc
+        if self.cert is not None:
+            self._load_own(context)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.sslsocket_class = WatchedSocket
         return context
+
+    def _load_own(self, context: ssl.SSLContext) -> None:
+        cert, key = f"--cert {self.cert}", f"--key {self.key}" if self.key else "no --key"
+        try:
+            context.load_cert_chain(str(self.cert), self.key, password=_no_password)
+        except _EncryptedKeyError:
+            raise ConfigError(
+                f"{key if self.key else cert}: the key is encrypted, and nobody is there to type a password; give it "
+                "unencrypted (openssl pkey), readable by this user alone"
+            ) from None
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(
+                f"{cert}, {key}: want a PEM certificate and the private key that belongs to it ({_short(exc)})"
+            ) from exc
 
     def mark(self) -> tuple[object, ...]:
         """Another one when a file was written or replaced; a link is followed to what it points at."""
@@ -52,6 +68,22 @@ class Tls:
             return (ends_at(self.cert.read_text()) - now).total_seconds() / 86400
         except (OSError, ValueError):
             return None
+
+
+class _EncryptedKeyError(Exception):
+    """A key that wants a password."""
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for one on the terminal, and wait."""
+    raise _EncryptedKeyError
+
+
+def _short(exc: OSError) -> str:
+    """OpenSSL's own word, where it has one."""
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or "it is not PEM").lower().replace("_", " ")
+    return exc.strerror or str(exc)
 
 
 def _mark(path: Path) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link import Tls
 from edge_runtime.sync.link.link_state import LinkState
@@ -63,6 +65,25 @@ def test_what_is_no_certificate_has_no_end(text: str) -> None:
 
 def test_tls_before_1_2_is_never_spoken(certificates: Path) -> None:
     assert Tls(certificates / "ca.pem").context().minimum_version.name == "TLSv1_2"
+
+
+def test_a_wrong_file_is_named_with_what_is_wrong_and_no_password_is_asked_for(
+    certificates: Path, tmp_path: Path
+) -> None:
+    nothing, locked = tmp_path / "nothing.pem", tmp_path / "locked.pem"
+    nothing.write_text("hi")
+    cert, key = certificates / "client.pem", certificates / "client.key"
+    make = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", locked]
+    subprocess.run(make, check=True, capture_output=True)
+    for tls, said in (
+        (Tls(nothing), f"--ca {nothing}: no PEM certificates in it"),
+        (Tls(None, nothing, key), f"--cert {nothing}, --key {key}: want a PEM certificate"),
+        (Tls(None, cert, certificates / "ca.key"), "want a PEM certificate and the private key that belongs"),
+        (Tls(None, cert, None), f"--cert {cert}, no --key: want"),
+        (Tls(None, cert, locked), f"--key {locked}: the key is encrypted"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            tls.context()
 
 
 def test_half_a_pair_of_new_files_is_waited_for(certificates: Path, tmp_path: Path) -> None:
