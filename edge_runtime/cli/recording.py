@@ -135,5 +135,5 @@ def mark(finding: str, urgent: bool, state: Path | None, as_json: bool) -> None:
     from edge_runtime.commands import mark as command
     from edge_runtime.commands.state import default_state
 
-    report = command.run(finding=finding, state=state or default_state())
+    report = command.run(finding=finding, state=state or default_state(), on_notice=say)
     show(report, as_json, command.lines(report))

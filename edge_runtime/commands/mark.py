@@ -5,6 +5,7 @@ A finding is never changed: the mark is a new revision that supersedes it, and g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,12 +28,15 @@ class MarkReport(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
-def run(*, finding: str, state: Path) -> MarkReport:
-    """Marks the finding of this id, `last` for the newest. ConfigError when there is none, or it is urgent already."""
+def run(*, finding: str, state: Path, on_notice: Callable[[str], None] = lambda line: None) -> MarkReport:
+    """Marks the finding of this id, `last` for the newest. ConfigError when there is none, or it is urgent already.
+
+    `on_notice` gets what the journal wants a person to know.
+    """
     if not finding.isprintable():
         raise ConfigError(f"finding {finding!r}: that is no finding's id")
     before = _find(finding, state)
-    with open_journal(state, read_config(None, state)) as journal, journal.batch() as batch:
+    with open_journal(state, read_config(None, state), on_notice) as journal, journal.batch() as batch:
         marked = _revision(before, batch.stamp())
         batch.add(marked, encode(marked))
     return MarkReport(

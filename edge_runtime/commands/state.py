@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +21,9 @@ def default_state() -> Path:
 
 
 @contextmanager
-def open_journal(state: Path, config: Config) -> Iterator[Journal]:
+def open_journal(state: Path, config: Config, on_notice: Callable[[str], None]) -> Iterator[Journal]:
     """The journal of `state`, closed at the end. Raises JournalError in one line."""
-    journal = Journal.open_within(state, config.journal)
+    journal = Journal.open_within(state, config.journal, on_notice)
     try:
         yield journal
     finally:

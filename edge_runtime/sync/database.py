@@ -8,6 +8,8 @@ Knows nothing about findings; the journal writes rows and the outbox reads them.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -134,6 +136,7 @@ def open_unwritable(path: Path) -> sqlite3.Connection:
 
     Raises sqlite3.OperationalError when there is a write-ahead log: SQLite would not look into it, and miss its rows.
     """
+    path = Path(os.path.realpath(path))  # the log is beside the file that a link leads to
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size > 0:
         raise sqlite3.OperationalError(
@@ -160,25 +163,23 @@ def _patiently(db: sqlite3.Connection, statement: str) -> None:
     db.execute(statement).fetchall()
 
 
-def create_tables(db: sqlite3.Connection, meta: dict[str, str], quota_bytes: int) -> None:
-    """Makes what is missing, once, with `meta` as a new database's facts; the quota is this call's."""
-    db.execute("BEGIN IMMEDIATE")
-    _bring_up_to_date(db)
-    for statement in SCHEMA:
-        db.execute(statement)
-    db.executemany(
-        "INSERT OR IGNORE INTO meta VALUES (?, ?)", {**meta, "schema": str(SCHEMA_VERSION)}.items()
-    )
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('quota_bytes', ?)", (str(quota_bytes),))
-    db.execute("COMMIT")
+def create_tables(db: sqlite3.Connection, meta: dict[str, str], now: dict[str, str]) -> None:
+    """Makes what is missing, once, with `meta` as a new database's facts; those of `now` are written in any case."""
+    with transaction(db):
+        _bring_up_to_date(db)
+        for statement in SCHEMA:
+            db.execute(statement)
+        db.executemany(
+            "INSERT OR IGNORE INTO meta VALUES (?, ?)", {**meta, "schema": str(SCHEMA_VERSION)}.items()
+        )
+        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", now.items())
 
 
 def update_tables(db: sqlite3.Connection) -> None:
     """Brings a database of an older version up to date, for those who open what the journal made."""
     if _version(db) < SCHEMA_VERSION:
-        db.execute("BEGIN IMMEDIATE")
-        _bring_up_to_date(db)
-        db.execute("COMMIT")
+        with transaction(db):
+            _bring_up_to_date(db)
 
 
 def _bring_up_to_date(db: sqlite3.Connection) -> None:
@@ -216,7 +217,7 @@ def _number(text: str, key: str) -> int:
 def check(db: sqlite3.Connection) -> None:
     """Reads all of a database, 0.1 s for 100 MB from memory; raises DatabaseError when it is damaged.
 
-    Not asked of a larger one that was closed well: there damage shows when it is used, and the journal sets it aside.
+    Not asked of a larger one that nothing can have damaged: else it shows when it is used, and the journal sets it aside.
     """
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
@@ -226,8 +227,15 @@ def check(db: sqlite3.Connection) -> None:
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """BEGIN IMMEDIATE ... COMMIT; none of it when the block or the COMMIT raises."""
-    try:
+    with committed(db):
         db.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def committed(db: sqlite3.Connection) -> Iterator[None]:
+    """The end of a transaction that was begun before; none of it when the block or the COMMIT raises."""
+    try:
         yield
         db.execute("COMMIT")
     except BaseException:
@@ -246,8 +254,10 @@ def is_corrupt(exc: sqlite3.Error) -> bool:
     return any(word in str(exc) for word in ("malformed", "not a database", "quick_check"))
 
 
-def is_full(exc: sqlite3.Error) -> bool:
-    """The quota or the disk; on a full disk the shared-memory file fails with an I/O error."""
+def is_full(exc: sqlite3.Error | OSError) -> bool:
+    """The quota or the disk; on a full disk SQLite's shared-memory file fails with an I/O error."""
+    if isinstance(exc, OSError):
+        return exc.errno in (errno.ENOSPC, errno.EDQUOT)
     return any(word in str(exc) for word in ("is full", "disk I/O error"))
 
 

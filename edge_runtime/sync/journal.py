@@ -9,28 +9,25 @@ A record and its outbox row are one transaction. Knows nothing about MQTT: the u
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime.config import JournalLimits
-from edge_runtime.errors import ConfigError, JournalError
+from edge_runtime.errors import ConfigError
 from edge_runtime.sync import database, retention
-from edge_runtime.sync.batch import Batch, Row, Stamp
-from edge_runtime.sync.database import open_db, read_meta
-from edge_runtime.sync.journal_files import JournalFiles
+from edge_runtime.sync.batch import Batch, Stamp
+from edge_runtime.sync.journal_database import JournalDatabase
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.retention import NO_DAYS, Days
 from edge_runtime.sync.room import Room
-from edge_runtime.sync.state import DirectoryLock, device_id, make_state_dir, site_key, unwritable
+from edge_runtime.sync.state import make_state_dir, site_key, unwritable
 
 __all__ = ["Batch", "Journal", "Stamp"]
 
 DEFAULT_RESERVE_BYTES = 64 * 2**20
-CHECK_ALWAYS_BYTES = 128 * 2**20
 _MB = 1 << 20
 
 
@@ -40,28 +37,22 @@ class Journal:
     `batch()` belongs to one thread at a time (the sink's); `pseudonym` may be called from any.
     """
 
-    def __init__(self, state_dir: Path, quota_bytes: int, reserve_bytes: int, days: Days) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        quota_bytes: int,
+        reserve_bytes: int,
+        days: Days,
+        on_notice: Callable[[str], None],
+    ) -> None:
         self.state_dir = state_dir
-        self._files = JournalFiles(state_dir)
-        self.path = self._files.path
-        self.set_aside: Path | None = None  # where a database that could not be read is now
-        self.notices: list[str] = []  # lines that a person should see; the caller prints and clears them
-        self._damage: sqlite3.Error | None = None  # found while writing: the next batch begins a new database
         self._mutex = threading.Lock()
         self._last_seq = 0  # the last number that was told
         make_state_dir(state_dir)
-        try:
+        with self._disk_errors_told():
             self._key = site_key(state_dir)
-            self._room = Room(state_dir, quota_bytes, reserve_bytes, days, self.notices.append)
-            self._lock = DirectoryLock(state_dir)
-        except OSError as exc:
-            raise unwritable(state_dir, exc) from exc
-        try:
-            self._db = self._open_making_room()
-            self._files.mark()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._room = Room(state_dir, quota_bytes, reserve_bytes, days, on_notice)
+            self._database = JournalDatabase(state_dir, self._room, on_notice)
 
     @classmethod
     def open(
@@ -71,24 +62,27 @@ class Journal:
         quota_bytes: int = database.DEFAULT_QUOTA_BYTES,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         days: Days = NO_DAYS,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> Journal:
         """Opens `state_dir`, making it if need be.
 
         A database that cannot be read is set aside and a new epoch begun. `quota_bytes` bounds database and write-ahead
-        log together, to within one batch: what gives way is told in `sync/retention.py`. Raises JournalError.
+        log together, to within one batch: what gives way is told in `sync/retention.py`. `on_notice` gets each line
+        that a person should see, when it comes. Raises JournalError.
         """
         if quota_bytes < database.MIN_QUOTA_BYTES:
             raise ConfigError(f"quota: want at least {database.MIN_QUOTA_BYTES} bytes, got {quota_bytes}")
-        return cls(state_dir, quota_bytes, reserve_bytes, days)
+        return cls(state_dir, quota_bytes, reserve_bytes, days, on_notice)
 
     @classmethod
-    def open_within(cls, state_dir: Path, limits: JournalLimits) -> Journal:
+    def open_within(cls, state_dir: Path, limits: JournalLimits, on_notice: Callable[[str], None]) -> Journal:
         """Opens `state_dir` within a site's limits."""
         return cls.open(
             state_dir,
             quota_bytes=int(limits.quota_mb * _MB),
             reserve_bytes=int(limits.reserve_mb * _MB),
             days=Days(limits.keep_delivered_days, limits.keep_unsent_days),
+            on_notice=on_notice,
         )
 
     def __enter__(self) -> Journal:
@@ -98,16 +92,24 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        self._db.close()
-        self._lock.close()
+        self._database.close()
+
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where a database that could not be read is now."""
+        return self._database.set_aside
 
     @property
     def device_id(self) -> str:
-        return self._meta["device_id"]
+        return self._database.meta["device_id"]
 
     @property
     def epoch(self) -> str:
-        return self._meta["epoch"]
+        return self._database.epoch
 
     def pseudonym(self, text: str) -> str:
         """24 hex digits that stand for `text` at this site: HMAC-SHA256 under the site key."""
@@ -143,20 +145,26 @@ class Journal:
         except OSError as exc:
             raise unwritable(self.state_dir, exc) from exc
 
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._database.db
+
     # ------------------------------------------------------------ writing
 
     def _begin(self) -> int:
         """Starts the transaction and returns the next number; from here on no other process can take it."""
         try:
             self._room.retake_reserve()
-            self._follow_path()
-            self._room.bound_log(self._db, self._files)
+            if self._database.follow_path(self._last_seq):
+                self._last_seq = 0
+            self._room.bound_log(self._db, self._database.files)
             self._room.remove_old(self._db)
             return self._begin_once()
         except sqlite3.Error as exc:
             self._rollback()
             if database.is_corrupt(exc):
-                self._open_anew(exc)
+                self._database.open_anew(exc, self._last_seq)
+                self._last_seq = 0
             else:
                 self._room.make(self._db, exc, 0)
         try:
@@ -171,42 +179,40 @@ class Journal:
             self._rollback()
             self._room.await_loan()
             self._db.execute("BEGIN IMMEDIATE")
-        return self._next_seq()
-
-    def _next_seq(self) -> int:
-        last: int = self._db.execute(database.LAST_SEQ).fetchone()[0]
-        return last + 1
+        return self._database.last_seq() + 1
 
     def _commit(self, batch: Batch) -> None:
         if not batch.rows:
             self._rollback()
             return
-        wanted_bytes = 2 * sum(len(row.body) for row in batch.rows)
         try:
-            batch.tell(retention.lost(self._db))
-            self._write(batch)
-            self._db.execute("COMMIT")
-            self._confirm(batch.rows)
-            return
+            with database.committed(self._db):
+                self._write(batch)
         except sqlite3.Error as exc:
-            self._rollback()
-            self._damage = exc if database.is_corrupt(exc) else None
-            again = self._room.make(self._db, exc, wanted_bytes)
+            self._database.damage = exc if database.is_corrupt(exc) else None
+            self._commit_again(batch, exc)
+        self._database.still_there()
+        self._last_seq = batch.rows[-1].seq
+
+    def _commit_again(self, batch: Batch, failed: sqlite3.Error) -> None:
+        """Makes room and a second try, with what went to make room told in it."""
+        wanted_bytes = 2 * sum(len(row.body) for row in batch.rows)
+        transaction = self._room.make(self._db, failed, wanted_bytes)
         try:
-            with again(self._db):
-                if self._next_seq() != batch.rows[0].seq:
+            with transaction(self._db):
+                if self._database.last_seq() + 1 != batch.rows[0].seq:
                     raise sqlite3.OperationalError(
                         "another process took this number while room was made; capture again"
                     )
-                batch.tell(retention.lost(self._db))  # with what went just now, to make room for it
                 self._write(batch)
-            self._confirm(batch.rows)
         except sqlite3.Error as exc:
             if self._room.still_full(self._db, exc, wanted_bytes):
                 raise self._room.quota_error() from exc
             raise database.journal_error(self.state_dir, exc) from exc
 
     def _write(self, batch: Batch) -> None:
+        """Puts the batch into the tables, with the gap records that are due at its end."""
+        batch.tell(retention.lost(self._db))
         low = [row for row in batch.rows if row.lane >= Lane.TELEMETRY]
         self._db.executemany(
             database.ADD_JOURNAL,
@@ -219,115 +225,5 @@ class Journal:
         for statement, values in batch.changes:
             self._db.execute(statement, values)
 
-    def _confirm(self, rows: list[Row]) -> None:
-        """What went into a file that is no longer at the path was not reported."""
-        if (what := self._files.what_happened()) is not None:
-            raise JournalError(f"NOT RECORDING: {self.path}: {what} while it was written; record again")
-        self._files.mark()
-        self._last_seq = rows[-1].seq
-
     def _rollback(self) -> None:
         database.roll_back(self._db)
-
-    # ------------------------------------------------------------ the file at the path
-
-    def _follow_path(self) -> None:
-        """Opens the file that is at the path now: SQLite would go on writing where nobody can read."""
-        if self._damage is not None:
-            self._open_anew(self._damage)
-        elif (what := self._files.what_happened()) is not None:
-            before = self.epoch
-            self._open_anew(None)
-            how = "it was read again" if self.epoch == before else f"epoch {self.epoch} begins"
-            self.notices.append(f"{self.path}: {what} by someone; {how}")
-
-    def _open_anew(self, damage: sqlite3.Error | None) -> None:
-        """Closes the file and opens the one at the path. When that fails nothing is open, and the next batch tries."""
-        if not self._lock.in_place():
-            raise JournalError(
-                f"NOT RECORDING: state directory {self.state_dir}: removed, renamed or emptied under way; start again"
-            )
-        self._db.close()
-        was, before = self._files.forget(), self.epoch
-        try:
-            if damage is None:
-                self._files.park_log(was)
-                self._db = self._open_or_set_aside(doubt=True)
-                if (
-                    self.epoch == before
-                    and self._db.execute(database.LAST_SEQ).fetchone()[0] < self._last_seq
-                ):
-                    damage = sqlite3.DatabaseError("an older copy, whose numbers were given already")
-                    self._db.close()
-            if damage is not None:
-                self._db = self._set_aside(damage)
-        except sqlite3.Error as exc:
-            raise self._cannot_open(exc) from exc
-        self._damage, self._last_seq = None, 0
-        self._files.mark()
-
-    # ------------------------------------------------------------ opening
-
-    def _open_making_room(self) -> sqlite3.Connection:
-        try:
-            return self._open_or_set_aside()
-        except (sqlite3.Error, OSError) as exc:
-            if not (isinstance(exc, OSError) or database.is_full(exc)):
-                raise self._cannot_open(exc) from exc
-        try:
-            with nullcontext() if self._room.release_reserve() else self._room.open_on_loan():
-                return self._open_or_set_aside()
-        except (sqlite3.Error, OSError) as exc:
-            raise self._cannot_open(exc) from exc
-
-    def _cannot_open(self, exc: sqlite3.Error | OSError) -> JournalError:
-        return (
-            unwritable(self.state_dir, exc)
-            if isinstance(exc, OSError)
-            else database.journal_error(self.state_dir, exc)
-        )
-
-    def _open_or_set_aside(self, *, doubt: bool = False) -> sqlite3.Connection:
-        try:
-            return self._open_checked(doubt=doubt)
-        except sqlite3.DatabaseError as exc:
-            if not database.is_corrupt(exc):
-                raise
-            return self._set_aside(exc)
-
-    def _open_checked(self, *, doubt: bool = False) -> sqlite3.Connection:
-        """With `doubt`, all of it is read, whatever its size."""
-        unclean = doubt or self._files.log.exists()  # before opening: that makes one
-        if (told := self._files.make_private()) is not None:
-            self.notices.append(told)
-        db = open_db(self.path, quota_bytes=self._room.quota_bytes, create=True)
-        try:
-            if unclean or self.path.stat().st_size <= CHECK_ALWAYS_BYTES:
-                database.check(db)
-            known = db.execute("SELECT name FROM sqlite_master WHERE name = 'meta'").fetchone()
-            remembered = read_meta(db, self.path).get("device_id") if known else None
-            name = device_id(self.state_dir, remembered)
-            database.create_tables(
-                db, {"device_id": name, "epoch": secrets.token_hex(6)}, self._room.quota_bytes
-            )
-            self._meta = {**read_meta(db, self.path), "device_id": name}
-            self._room.prepare(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _set_aside(self, cause: sqlite3.Error) -> sqlite3.Connection:
-        """Renames the damaged database and begins a new one. Nothing is overwritten or deleted."""
-        if not self._lock.try_alone():
-            raise JournalError(
-                f"NOT RECORDING: {self.path}: damaged ({cause}), and open in another process; end that one first"
-            ) from cause
-        try:
-            self.set_aside = aside = self._files.set_aside()
-            self.notices.append(
-                f"{self.path}: damaged ({cause}); set aside as {aside.name}, a new epoch begins"
-            )
-            return self._open_checked()
-        finally:
-            self._lock.share()

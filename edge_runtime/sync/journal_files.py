@@ -17,14 +17,22 @@ Mark = tuple[int, int]  # which file it is: device and inode
 
 
 class JournalFiles:
-    """The database of one state directory and its write-ahead log, as they were when last looked at."""
+    """The database of one state directory and its write-ahead log, as they were when last looked at.
+
+    `path` may be a link to another disk, where SQLite then has its log, too: what is made or renamed is what it leads to.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / DATABASE
-        self.log = state_dir / f"{DATABASE}-wal"
+        self._find()
         self._mark: Mark = (0, 0)
         self._log_mark: Mark | None = None
         self._size_bytes = 0
+
+    def _find(self) -> None:
+        """Where the database is, or will be: as the link leads now."""
+        self._file = Path(os.path.realpath(self.path))
+        self.log = self._file.with_name(f"{self._file.name}-wal")
 
     def mark(self) -> None:
         """Takes those that are there now for ours. FileNotFoundError without a database."""
@@ -39,12 +47,13 @@ class JournalFiles:
 
         A mode with no right for others was set on purpose, for a group: it stays. SQLite gives its log the database's.
         """
+        self._find()
         with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         mode = stat.S_IMODE(self.path.stat().st_mode)
         if not mode & stat.S_IRWXO:
             return None
-        for path in (self.path, self.log, self.path.with_name(f"{DATABASE}-shm")):
+        for path in (self._file, self.log, self._file.with_name(f"{self._file.name}-shm")):
             with suppress(OSError):  # somebody else's, or a file system without modes: `doctor` tells
                 path.chmod(0o600)
         if exposed(self.path):
@@ -77,7 +86,7 @@ class JournalFiles:
 
     def park_log(self, was: Mark) -> None:
         """Sets our log aside where the file it belongs to is gone: it would be replayed into the one in its place."""
-        gone = not self.path.exists() or file_mark(self.path) != was
+        gone = not self._file.exists() or file_mark(self._file) != was
         if gone and self.log.exists() and file_mark(self.log) == self._log_mark:
             self._rename_aside("-wal", "-shm")
 
@@ -87,13 +96,13 @@ class JournalFiles:
 
     def _rename_aside(self, *suffixes: str) -> Path:
         """Renames these to a name that none of the database's files has taken; nothing is overwritten."""
-        folder = self.path.parent
+        folder, name = self._file.parent, self._file.name
         taken = {entry.name for entry in folder.iterdir()}
-        names = (f"{DATABASE}.corrupt-{n}" for n in range(1, 10**6))
-        aside = next(name for name in names if taken.isdisjoint({name, f"{name}-wal", f"{name}-shm"}))
+        names = (f"{name}.corrupt-{n}" for n in range(1, 10**6))
+        aside = next(one for one in names if taken.isdisjoint({one, f"{one}-wal", f"{one}-shm"}))
         for suffix in suffixes:
-            if DATABASE + suffix in taken:
-                (folder / (DATABASE + suffix)).rename(folder / (aside + suffix))
+            if name + suffix in taken:
+                (folder / (name + suffix)).rename(folder / (aside + suffix))
         sync_dir(folder)
         return folder / aside
 

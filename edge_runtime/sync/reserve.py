@@ -9,7 +9,6 @@ then fits into the pages that became free. Knows nothing about tables.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -23,7 +22,6 @@ from edge_runtime.sync.state import free_bytes
 
 _PART = 8  # of the reserve
 _LOAN_BYTES = (256 * 2**10, 8 * 2**20)  # a transaction and what the log before it has to be given, at least
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE_NS = database.BUSY_MS * 10**6
 
 
@@ -176,7 +174,7 @@ def _fill(fd: int | None) -> bool:
         try:
             os.posix_fallocate(fd, 0, max(1, size * eighths // 8))
         except OSError as exc:
-            if exc.errno not in _NO_ROOM:  # a file system that promises nothing: it is not missed either
+            if not database.is_full(exc):  # a file system that promises nothing: it is not missed either
                 return True
         else:
             return True

@@ -85,7 +85,8 @@ class Room:
 
     def bound_log(self, db: sqlite3.Connection, files: JournalFiles) -> None:
         """Keeps the write-ahead log within its part of the quota: one open reader let it grow to 111 MB."""
-        if self._reserve.size_bytes > 0 and not self._reserve.held:  # or the loan could not empty it
+        if self._reserve.size_bytes > 0 and not self._reserve.held:
+            # raises on a full disk: a log whose file is long already would take more than the loan could bring in
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         limit = database.wal_limit_bytes(self.quota_bytes)
         if files.log_bytes() <= limit:
@@ -144,16 +145,15 @@ class Room:
             return
         self._old_due_ns = clock.monotonic_ns() + _OLD_NS
         now, days = clock.utc_now(), self._days
-        db.execute("BEGIN IMMEDIATE")
-        for _ in range(_OLD_STEPS):
-            done = 0
-            if days.delivered is not None:
-                done += retention.remove_delivered(db, retention.days_ago(now, days.delivered))
-            if days.unsent is not None:
-                done += retention.remove_unsent(db, "age", retention.days_ago(now, days.unsent))
-            if done == 0:
-                break
-        db.execute("COMMIT")
+        with database.transaction(db):
+            for _ in range(_OLD_STEPS):
+                done = 0
+                if days.delivered is not None:
+                    done += retention.remove_delivered(db, retention.days_ago(now, days.delivered))
+                if days.unsent is not None:
+                    done += retention.remove_unsent(db, "age", retention.days_ago(now, days.unsent))
+                if done == 0:
+                    break
 
     def _evict(self, db: sqlite3.Connection, wanted_pages: int) -> bool:
         """Removes what may go until that many pages are free; False if there was nothing."""

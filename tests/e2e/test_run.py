@@ -354,6 +354,15 @@ def test_a_corrupt_database_is_set_aside_named_and_a_new_epoch_begins(tmp_path: 
     assert (tmp_path / "state" / "findings.db.corrupt-1").read_bytes() == b"garbage" * 1000
 
 
+def test_what_the_journal_says_when_it_opens_is_said_by_who_opened_it(tmp_path: Path) -> None:
+    edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path)
+    for command in (run(tmp_path, PHANTOM), ["mark", "last", "--urgent", "--state", "state"]):
+        (tmp_path / "state" / "findings.db").chmod(0o644)
+        done = edge_runtime(*command, cwd=tmp_path)
+        assert done.code == 0
+        assert "now only its owner can" in done.err
+
+
 def test_a_state_directory_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     assert "NOT RECORDING" in edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path).failed_in_one_line(1)

@@ -93,7 +93,6 @@ def cut(folder: Path, seed: int, patch: pytest.MonkeyPatch, spoil: Callable[[str
         return Db(path, disk, map(spoil, database.pragmas(quota_bytes or QUOTA)))
 
     with patch.context() as patched:
-        patched.setattr("edge_runtime.sync.journal.open_db", open_on_disk)
         patched.setattr("edge_runtime.sync.database.open_db", open_on_disk)
         with pytest.raises(PowerCutError):
             work(live, told, choose)
@@ -111,9 +110,10 @@ def sure_of(told: Told) -> set[int]:
 
 def wrong_after(told: Told, state: Path) -> list[str]:
     """What the next boot finds missing, risen or damaged; every line is a failure."""
-    with Journal.open(state, quota_bytes=QUOTA, reserve_bytes=0) as journal:
+    notices: list[str] = []
+    with Journal.open(state, quota_bytes=QUOTA, reserve_bytes=0, on_notice=notices.append) as journal:
         if journal.set_aside is not None:
-            return [f"the database was damaged: {journal.notices}"]
+            return [f"the database was damaged: {notices}"]
         with Outbox(state) as outbox, closing(database.open_db(journal.path)) as db:
             rows = list(holdings.records(outbox))
             pending, dead = (
@@ -200,7 +200,7 @@ def test_a_power_cut_while_an_older_database_is_brought_up_to_date_costs_no_row(
         return Db(path, disk, database.pragmas(quota_bytes or QUOTA))
 
     with monkeypatch.context() as patched, suppress(PowerCutError):
-        patched.setattr("edge_runtime.sync.journal.open_db", open_on_disk)
+        patched.setattr("edge_runtime.sync.database.open_db", open_on_disk)
         Journal.open(live, quota_bytes=QUOTA, reserve_bytes=0).close()
     for name, content in disk.after_the_cut(choose).items():
         if not name.endswith("-shm"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,18 +82,27 @@ class Problems:
 
 @dataclass(slots=True)
 class Notices:
-    """What the journal wants a person to know: said when it comes, not when the run is over."""
+    """What the journal wants a person to know: said when it comes, not when the run is over.
 
-    journal: Journal
+    Where its database was set aside at the start, what it said by then is a problem of the run instead: told once.
+    """
+
     say: Callable[[str], None]
+    opening: list[str] | None = field(default_factory=list)
 
-    def drain(self) -> list[str]:
-        said, self.journal.notices[:] = list(self.journal.notices), []
-        return said
-
-    def tell(self) -> None:
-        for line in self.drain():
+    def hear(self, line: str) -> None:
+        if self.opening is None:
             self.say(line)
+        else:
+            self.opening.append(line)
+
+    def opened(self, journal: Journal) -> Problems:
+        heard, self.opening = self.opening or [], None
+        if journal.set_aside is not None:
+            return Problems(heard)
+        for line in heard:
+            self.say(line)
+        return Problems([])
 
 
 def run(
@@ -120,11 +129,11 @@ def run(
         if policy == "newest":
             pipeline.freeze_watch = FreezeWatch()
         pictures = PictureSink(options.masks, options.record, options.overlays)
-        journal = stack.enter_context(open_journal(state, config))
+        notices = Notices(say)
+        journal = stack.enter_context(open_journal(state, config, notices.hear))
+        problems = notices.opened(journal)
         out = stack.enter_context(open_out(options.out))
         reporter = _reporter(options, policy, config, pipeline, journal, out)
-        notices = Notices(journal, say)
-        problems = Problems(notices.drain() if journal.set_aside else [])
         shortfalls = Shortfalls.of(pipeline.limits, pipeline.settings)
         stream = Stream(
             source=source,
@@ -133,7 +142,7 @@ def run(
             policy=policy,
             counters=reporter.counters,
             paced=policy == "newest" and options.fps != 0,
-            on_result=_listener(problems, pictures, notices, shortfalls, reporter.counters, progress),
+            on_result=_listener(problems, pictures, shortfalls, reporter.counters, progress),
             stop=stop,
         )
         try:
@@ -143,7 +152,6 @@ def run(
         except BrokenPipeError:  # who read our stdout has left; what was reported is on disk
             if options.out != "-":
                 raise
-        notices.tell()
         return report_of(options.out, _written(options), reporter, shortfalls, stop.is_set(), problems.told())
 
 
@@ -275,7 +283,6 @@ def open_out(path: str | None) -> Iterator[BinaryIO | None]:
 def _listener(
     problems: Problems,
     pictures: PictureSink,
-    notices: Notices,
     shortfalls: Shortfalls,
     counters: Counters,
     progress: Callable[[str], None] | None,
@@ -285,7 +292,6 @@ def _listener(
 
     def on_result(result: Result) -> None:
         nonlocal told_ns
-        notices.tell()
         shortfalls.add(result.reasons, result.found)
         if result.error is not None:
             problems.add(str(result.error))

@@ -35,8 +35,8 @@ class Word:
 class Audits:
     """Writes audits. Used by one thread."""
 
-    def __init__(self, open_journal: Callable[[], Journal], notice: Callable[[str], None]) -> None:
-        self._open, self._notice = open_journal, notice
+    def __init__(self, open_journal: Callable[[], Journal]) -> None:
+        self._open = open_journal
         self._journal: Journal | None = None
         self._used_ns = 0
 
@@ -48,9 +48,6 @@ class Audits:
             self._journal = self._open()
         with self._journal.batch() as batch:
             yield batch
-        for line in self._journal.notices:
-            self._notice(line)
-        self._journal.notices.clear()
 
     def rest(self, now_ns: int) -> None:
         """Closes the journal when no command has come for a while."""

@@ -97,7 +97,7 @@ class Uplink:
         private = (state_dir, state_dir.absolute(), settings.tls.ca, settings.tls.cert, settings.tls.key)
         self._discretion = Discretion(str(path) for path in private if path is not None)
         self._said = Said(self._discretion)
-        self._audits = Audits(self._journal, self._notice)
+        self._audits = Audits(self._journal)
         self._commander = Commander(self._audits, self._notice)
         self._manner = Manner(settings.pace, settings.ack, settings.puback_timeout_s, settings.state_every_s)
         self._last_notice = ""
@@ -242,7 +242,7 @@ class Uplink:
     def _journal(self) -> Journal:
         """For the audits of commands, and for gaps that no run is there to tell of; never one in a directory that is gone."""
         with Outbox(self._state_dir):
-            return Journal.open_within(self._state_dir, self._settings.journal)
+            return Journal.open_within(self._state_dir, self._settings.journal, self._notice)
 
     def _begin_commands(self, outbox: Outbox, say: StateMessages) -> None:
         """A session of its own for each connection, the keys as they are now, the profile that was last commanded."""

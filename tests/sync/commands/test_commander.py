@@ -52,7 +52,7 @@ class Device:
     def __post_init__(self) -> None:
         self.topics = DeviceTopics("local", "site", self.journal.device_id)
         self.commander = Commander(
-            Audits(lambda: Journal.open(self.journal.state_dir, reserve_bytes=0), self.notices.append),
+            Audits(lambda: Journal.open(self.journal.state_dir, reserve_bytes=0)),
             self.notices.append,
             lambda: monotonic_ns() + int(self.later_s * 1e9),
         )
@@ -326,12 +326,12 @@ def test_the_journal_is_not_kept_open_when_no_command_comes(device: Device) -> N
 def _alone(device: Device) -> bool:
     """Whether nobody but this test's own journal holds the directory."""
     lock = DirectoryLock(device.journal.state_dir)
-    device.journal._lock.close()
+    device.journal._database._lock.close()
     try:
         return lock.try_alone()
     finally:
         lock.close()
-        device.journal._lock = DirectoryLock(device.journal.state_dir)
+        device.journal._database._lock = DirectoryLock(device.journal.state_dir)
 
 
 def test_an_answer_that_is_too_large_says_so_instead(device: Device) -> None:

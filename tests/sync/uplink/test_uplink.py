@@ -186,14 +186,16 @@ def test_what_no_run_was_left_to_tell_of_is_told_by_the_uplink_once_there_is_roo
 ) -> None:
     monkeypatch.setattr("edge_runtime.sync.uplink.uplink._TELL_NS", 10**8)
     state, small = tmp_path / "s", JournalLimits(quota_mb=0.5, reserve_mb=0)
-    with Journal.open_within(state, small) as journal:
+    with Journal.open_within(state, small, print) as journal:
         with_masks(journal, 10)
         with pytest.raises(JournalError, match="not delivered"):
             report(journal, 200)  # the masks go, and it is not enough
     with Outbox(state) as held:
         assert held.untold()
-    with Peer() as peer, running(state, peer.url, ack="puback", journal=small):
+    (state / "findings.db").chmod(0o644)
+    with Peer() as peer, running(state, peer.url, ack="puback", journal=small) as said:
         until(lambda: any(b'"lost":"mask"' in body for body in peer.bodies))
+        assert sum("only its owner" in line for line in said) == 1  # what its journal says is not dropped
     with Outbox(state) as held:
         assert not held.untold()
 
