@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime import codes
+from edge_runtime.sync import holdings
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import outgoing
 
@@ -40,7 +41,7 @@ def records(model: str) -> Iterator[tuple[str, str]]:
         run = ["edge-runtime", "run", "--model", model, "--source", f"phantom:{model}?frames=2"]
         subprocess.run([*run, "--state", folder], check=True, capture_output=True)
         with Outbox(Path(folder)) as outbox:
-            for row in outbox.records():
+            for row in holdings.records(outbox):
                 yield row.kind, outgoing(row.kind, row.body, thin=True).decode()
 
 

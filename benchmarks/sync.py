@@ -35,6 +35,7 @@ from typing import Any
 import msgspec
 
 from edge_runtime import clock
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.link.publishing import publish_packet
@@ -239,7 +240,7 @@ def live(state: Path, rows: int, a_batch: int) -> float:
     thread.start()
     with subprocess.Popen(producing(state, rows, a_batch)) as producer:
         with Outbox(state) as outbox:
-            while not outbox.stats().last_seq:  # the start of Python is not measured
+            while not holdings.stats(outbox).last_seq:  # the start of Python is not measured
                 time.sleep(0.005)
         began = time.perf_counter()
         while uplink.report.delivered < rows:
@@ -313,7 +314,7 @@ def on_the_wire(folder: Path, line: bytes) -> dict[str, int]:
     sizes: dict[str, int] = {}
     with Outbox(folder / "one") as outbox:
         topics = DeviceTopics("local", "site", outbox.device_id)
-        for row in outbox.records():
+        for row in holdings.records(outbox):
             message = parcel(row, topics, outbox.epoch, "ab12cd34", short=True, packed=True)
             sizes[row.kind] = len(message.payload)
             sizes[f"{row.kind}_publish"] = len(publish_packet(message, alias=1, known=True))

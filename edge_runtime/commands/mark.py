@@ -15,6 +15,7 @@ from edge_runtime.codes import Priority
 from edge_runtime.commands.state import open_journal
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Stamp
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.types import Finding, encode
@@ -49,12 +50,12 @@ def run(*, finding: str, state: Path, on_notice: Callable[[str], None] = lambda 
 def _find(finding: str, state: Path) -> Finding:
     """The finding to be marked; ConfigError when there is none, or it is urgent already."""
     with Outbox(state) as outbox:
-        row = outbox.last_finding() if finding == "last" else outbox.finding(finding)
+        row = holdings.last_finding(outbox) if finding == "last" else holdings.finding(outbox, finding)
         if row is None:
             raise ConfigError(
                 f"finding {finding}: not in {state}; `edge-runtime outbox list --which all` shows what is"
             )
-        after = outbox.superseding(row.id)
+        after = holdings.superseding(outbox, row)
     found = msgspec.json.decode(row.body, type=Finding)
     if found.priority is Priority.URGENT:
         raise ConfigError(f"finding {row.id}: is marked as urgent already")

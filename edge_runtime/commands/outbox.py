@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from edge_runtime.sync import holdings
+from edge_runtime.sync.holdings import OutboxStats, Which
 from edge_runtime.sync.link.link_file import LinkRecord, read_link
 from edge_runtime.sync.masks import as_reported
-from edge_runtime.sync.outbox import Outbox, OutboxStats, Which
+from edge_runtime.sync.outbox import Outbox
 
 
 class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +29,8 @@ class ListedRow(msgspec.Struct, frozen=True, kw_only=True):
 def list_rows(state: Path, *, which: Which = "pending", limit: int = 20) -> list[ListedRow]:
     """The oldest `limit` records. Raises JournalError when there is no readable journal."""
     with Outbox(state, reading=True) as outbox:
-        rows = list(islice(outbox.records(which), limit))
-        reasons = outbox.reasons(row.seq for row in rows)
+        rows = list(islice(holdings.records(outbox, which), limit))
+        reasons = holdings.reasons(outbox, (row.seq for row in rows))
     return [
         ListedRow(
             seq=row.seq,
@@ -46,22 +48,21 @@ class Stats(OutboxStats, frozen=True, kw_only=True):
     """The outbox's counts, and the uplink's last word on its link; null where there never was one."""
 
     link: LinkRecord | None
-    next_try_s: (
-        float | None
-    )  # until the uplink tries to connect again, at the latest; null where it does not wait
+    # until the uplink tries to connect again, at the latest; null where it does not wait
+    next_try_s: float | None
 
 
 def stats(state: Path) -> Stats:
     """How much waits, was delivered, was rejected, how old the oldest waiting record is, and how the link is."""
     with Outbox(state, reading=True) as outbox:
-        counts, link = msgspec.structs.asdict(outbox.stats()), read_link(state)
+        counts, link = msgspec.structs.asdict(holdings.stats(outbox)), read_link(state)
     return Stats(**counts, link=link, next_try_s=link.next_try_s if link else None)
 
 
 def lines(state: Path, *, which: Which = "all") -> Iterator[bytes]:
     """Each record as it was reported, one line of JSON each, with the newline; for stdout."""
     with Outbox(state, reading=True) as outbox:
-        for row in as_reported(outbox.records(which)):
+        for row in as_reported(holdings.records(outbox, which)):
             yield row.body + b"\n"
 
 

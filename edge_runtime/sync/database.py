@@ -24,7 +24,7 @@ BUSY_MS = 5000  # with no patience, 941 of 1500 inserts failed beside a draining
 DEFAULT_QUOTA_BYTES = 512 * 2**20  # about 200,000 findings
 MIN_QUOTA_BYTES = 512 * 2**10
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     # AUTOINCREMENT: without it SQLite gives a number again once the table's last rows are gone
@@ -50,13 +50,15 @@ SCHEMA = (
         reason TEXT NOT NULL,
         held INTEGER NOT NULL DEFAULT 0
     )""",
-    # numbers removed before they were delivered, until a record of kind `gap` has told of them
+    # numbers removed before they were delivered; told: a record of kind `gap` names them
     """CREATE TABLE IF NOT EXISTS lost (
         first INTEGER PRIMARY KEY,
         last INTEGER NOT NULL,
         kind TEXT NOT NULL,
-        reason TEXT NOT NULL
+        reason TEXT NOT NULL,
+        told INTEGER NOT NULL DEFAULT 0
     )""",
+    "CREATE INDEX IF NOT EXISTS lost_untold ON lost (first) WHERE NOT told",
 )
 # From version 1, which knew findings and events alone. A constraint that is taken away leaves the content as it was, so
 # the schema's own text may be changed (sqlite.org/lang_altertable.html): no copy, which a full quota would not hold.
@@ -68,6 +70,15 @@ FROM_1 = (
     "ALTER TABLE outbox ADD COLUMN lane INTEGER NOT NULL DEFAULT 1",
     "ALTER TABLE dead ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
 )
+# From version 2, which forgot what a gap record had told: the records that are still here say it.
+FROM_2 = (
+    "ALTER TABLE lost ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+    """INSERT OR IGNORE INTO lost
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(gap, '$.lost'),
+            json_extract(gap, '$.reason'), 1
+        FROM (SELECT CAST(body AS TEXT) AS gap FROM journal WHERE kind = 'gap'), json_each(gap, '$.ranges')""",
+)
+_UPDATES = {1: FROM_1, 2: FROM_2}  # before SCHEMA, which makes what is missing
 RECORD = "seq, kind, id, exam_id, created_at, coalesce(low.body, journal.body)"
 RECORDS = "journal LEFT JOIN low USING (seq)"
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
@@ -176,7 +187,7 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
         return
     quota = db.execute("PRAGMA max_page_count").fetchone()[0]
     db.execute("PRAGMA max_page_count = 2147483647")  # a full quota must not keep a device from its update
-    for statement in (*FROM_1, *SCHEMA):
+    for statement in (*_UPDATES.get(_version(db), ()), *SCHEMA):
         db.execute(statement)
     db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA_VERSION),))
     db.execute(f"PRAGMA max_page_count = {quota}")

@@ -19,6 +19,7 @@ from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.wire import MAX_RANGES, SeqRange, ranges_of
 
 ROWS = 16  # removed at a step: the caller looks after each whether it is enough
+TOLD_A_PAGE = 4  # ranges of `lost` kept for each page of the quota: 1 % of it
 LaneLost = Literal["mask", "telemetry"]
 WhyLost = Literal["quota", "age"]
 LOSS_KEY = "lost"  # in the table meta
@@ -53,7 +54,7 @@ def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = Non
         if seqs:
             db.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
             db.executemany(
-                "INSERT INTO lost VALUES (?, ?, ?, ?)",
+                "INSERT INTO lost (first, last, kind, reason) VALUES (?, ?, ?, ?)",
                 [(first, last, kind, why) for first, last in ranges_of(seqs)],
             )
             removed = _remove(db, seqs)
@@ -63,7 +64,7 @@ def remove_unsent(db: sqlite3.Connection, why: WhyLost, before: str | None = Non
 
 
 def _add_up(db: sqlite3.Connection, count: int) -> None:
-    """How many were ever lost, and when the last: gaps tell which, and go with their time."""
+    """How many were ever lost, and when the last: the table tells which, as far back as it may grow."""
     before, _ = loss(db)
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (LOSS_KEY, f"{before + count} {clock.utc_now()}"))
 
@@ -89,15 +90,37 @@ def lost(db: sqlite3.Connection) -> dict[tuple[LaneLost, WhyLost], list[SeqRange
     """The numbers that are gone and not yet told of, as many as fit into a record."""
     found: dict[tuple[Any, Any], list[SeqRange]] = {}
     for first, last, kind, why in db.execute(
-        "SELECT first, last, kind, reason FROM lost ORDER BY first LIMIT ?", (MAX_RANGES,)
+        "SELECT first, last, kind, reason FROM lost WHERE NOT told ORDER BY first LIMIT ?", (MAX_RANGES,)
     ):
         found.setdefault((kind, why), []).append((first, last))
     return found
 
 
 def told(db: sqlite3.Connection, ranges: list[SeqRange]) -> None:
-    """A gap record names these now: in the same transaction."""
-    db.executemany("DELETE FROM lost WHERE first = ?", [(first,) for first, _ in ranges])
+    """A gap record names these now: in the same transaction. They stay in the table, for whoever asks what became of a
+    number once that record is delivered and gone; the oldest go, so that the table does not take the findings' room.
+    """
+    if not ranges:
+        return
+    db.executemany("UPDATE lost SET told = 1 WHERE first = ?", [(first,) for first, _ in ranges])
+    most = TOLD_A_PAGE * db.execute("PRAGMA max_page_count").fetchone()[0]
+    too_many = db.execute("SELECT count(*) FROM lost").fetchone()[0] - most
+    if too_many > 0:
+        oldest = "SELECT first FROM lost WHERE told ORDER BY first LIMIT ?"
+        db.execute(f"DELETE FROM lost WHERE first IN ({oldest})", (too_many,))
+
+
+def lost_among(db: sqlite3.Connection, asked: SeqRange) -> list[SeqRange]:
+    """The ranges of lost numbers, told of or not, that have one of these."""
+    first, last = asked
+    before = "SELECT coalesce(max(first), 0) FROM lost WHERE first <= ?"  # they do not overlap
+    sql = f"SELECT first, last FROM lost WHERE first BETWEEN ({before}) AND ? AND last >= ?"
+    return db.execute(sql, (first, last, first)).fetchall()
+
+
+def untold(db: sqlite3.Connection) -> bool:
+    """Whether numbers are gone that no gap record names yet."""
+    return db.execute("SELECT 1 FROM lost WHERE NOT told LIMIT 1").fetchone() is not None
 
 
 def days_ago(now: str, days: float) -> str:

@@ -10,6 +10,7 @@ import pytest
 from edge_runtime.codes import Priority
 from edge_runtime.commands import mark
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox
@@ -61,4 +62,4 @@ def test_an_id_that_is_not_in_the_journal_is_refused(tmp_path: Path, reported: l
     with pytest.raises(ConfigError, match="outbox list"):
         mark.run(finding="no-such", state=tmp_path)
     with Outbox(tmp_path) as outbox:
-        assert outbox.stats().pending == len(reported)
+        assert holdings.stats(outbox).pending == len(reported)

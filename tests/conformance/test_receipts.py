@@ -15,6 +15,7 @@ from edge_runtime.cloud.rows import Poison, PutResult, StoreRow
 from edge_runtime.cloud.sqlite import SqliteStore
 from edge_runtime.commands import outbox
 from edge_runtime.errors import UplinkError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.link.link import Received
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import MAX_RANGES, REASON_CHARS, Receipt, decode_receipt
@@ -113,7 +114,7 @@ def test_er_rcpt_4_a_rejected_row_is_a_dead_letter_here_and_kept_there(place: Pl
         until(lambda: place.device.stats().dead == 1)
         (sent,) = records(ear.heard)
     with Outbox(place.device.state, reading=True) as outbox:
-        assert outbox.reasons([1]) == {1: said.reason}
+        assert holdings.reasons(outbox, [1]) == {1: said.reason}
     assert read(place.store, "SELECT topic, payload, reason FROM quarantine") == [
         (sent.topic, sent.payload, said.reason)
     ]
@@ -232,7 +233,7 @@ def test_er_rcpt_10_a_late_receipt_settles_no_row_that_was_sent_again(place: Pla
             say(ear, place, stored(place, (1, 1)), sender=late)
         _goes_on_asking(ear)
         with Outbox(place.device.state, reading=True) as held:
-            assert [row.seq for row in held.records("pending") if row.kind == "finding"] == [1]
+            assert [row.seq for row in holdings.records(held, "pending") if row.kind == "finding"] == [1]
 
 
 def _goes_on_asking(ear: Ear) -> None:

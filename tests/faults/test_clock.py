@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.commands import outbox
+from edge_runtime.sync import holdings
 from edge_runtime.sync.outbox import Outbox
 from tests.brokers import Mosquitto, make_certificates
 from tests.faults.ends import Setting, receiving
@@ -90,7 +91,7 @@ def test_findings_made_while_the_clock_jumps_keep_their_numbers_and_order_and_al
     finally:
         kill(sender)
     with Outbox(setting.state) as rows:
-        made = list(rows.records())
+        made = list(holdings.records(rows))
     assert [row.seq for row in made] == list(range(1, 52))
     assert [row.id for row in made] == setting.reported
     years = {json.loads(row.body)["created_at"][:4] for row in made}

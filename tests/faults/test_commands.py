@@ -21,6 +21,7 @@ import pytest
 from edge_runtime.commands import outbox
 from edge_runtime.errors import ConfigError, UplinkError
 from edge_runtime.records import Audit
+from edge_runtime.sync import holdings
 from edge_runtime.sync.commands.command import decode_answer
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.outbox import Outbox
@@ -89,10 +90,10 @@ def test_an_alert_stands_in_the_state_without_paths_and_is_acknowledged_by_its_i
     settings = UplinkSettings(Broker.parse(place.broker.url), command_keys=place.device.public)
     stop = threading.Event()
     uplink = Uplink(place.device.state, settings, stop)
-    uplink._ledger.alerts.sound("dead_letters", f"{place.device.state} has another")
+    uplink._ledger.alerts.sound("not_authorised", f"{place.device.state} has another")
     with on_a_thread(uplink.run, stop):
         with Ear(place.broker.port) as ear:
-            [alert] = [each for each in ear.until(states)[0].alerts if each.code == "dead_letters"]
+            [alert] = [each for each in ear.until(states)[0].alerts if each.code == "not_authorised"]
             assert (alert.text, alert.acknowledged) == ("<path> has another", False)
             assert place.ask("acknowledge_alert", alert=alert.id).outcome == "done"
             ear.until(
@@ -208,7 +209,7 @@ def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(p
     [audit] = place.device.audits()
     assert (audit.command, audit.outcome, audit.code) == ("set_profile", "done", "ok")
     with Outbox(place.device.state) as held:
-        assert audit.seq in [row.seq for row in held.records("pending")]
+        assert audit.seq in [row.seq for row in holdings.records(held, "pending")]
     with place.uplink(), Ear(place.broker.port) as ear:
         assert ear.until(states)[0].link == "slow"
 

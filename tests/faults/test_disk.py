@@ -15,6 +15,7 @@ import pytest
 
 from edge_runtime.commands import outbox
 from edge_runtime.errors import JournalError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.database import PAGE_BYTES, open_db, open_unwritable
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import add_finding
@@ -49,14 +50,14 @@ def test_a_full_disk_uses_the_reserve_then_says_not_recording_and_loses_nothing_
         assert not (disk / "state" / "reserve").exists()
         assert len(reported) > 500  # of 2.4 kB each; part of the reserve is lent only
         with Outbox(disk / "state") as outbox:
-            assert [row.id for row in outbox.records()] == reported
+            assert [row.id for row in holdings.records(outbox)] == reported
         (disk / "holiday.mp4").unlink()
         reported += [made.finding_id for made in report(journal, 10)]  # and it goes on as soon as it can
     with Journal.open(disk / "state", reserve_bytes=4 * MIB) as again, Outbox(disk / "state") as outbox:
         assert again.set_aside is None
         assert (disk / "state" / "reserve").exists()
-        assert [row.id for row in outbox.records()] == reported
-        assert [row.seq for row in outbox.records()] == list(range(1, len(reported) + 1))
+        assert [row.id for row in holdings.records(outbox)] == reported
+        assert [row.seq for row in holdings.records(outbox)] == list(range(1, len(reported) + 1))
 
 
 def fill(disk: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_device_whose_disk_filled_up_offline_recovers_by_itself_when_the_link_
     with Journal.open(state, reserve_bytes=reserve) as again:
         assert again.set_aside is None
     with Outbox(state) as held:
-        kept = [row.id for row in held.records()]
+        kept = [row.id for row in holdings.records(held)]
     assert kept == reported[-len(kept) :]  # the oldest went, after they were delivered
     assert len(kept) < len(reported)
 
@@ -125,7 +126,7 @@ def test_masks_give_way_to_findings_on_a_full_disk_as_within_a_full_quota(
         fill(disk)
         record_until_full(journal)
     with Outbox(disk / "state") as outbox:
-        stats = outbox.stats()
+        stats = holdings.stats(outbox)
     assert "mask" not in stats.records
     assert stats.lost == 100
 

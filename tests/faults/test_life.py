@@ -24,8 +24,9 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock, Priority
 from edge_runtime.errors import JournalError, UplinkError
 from edge_runtime.records import Gap
-from edge_runtime.sync import database
+from edge_runtime.sync import database, holdings
 from edge_runtime.sync.batch import Batch
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.masks import add_finding
@@ -111,7 +112,7 @@ class DeviceLife(RuleBasedStateMachine):
 
     def note(self, batch: Batch) -> None:
         """A batch counts when the journal has told its last number; a full one has told none."""
-        if self.outbox.stats().last_seq >= batch.rows[-1].seq:
+        if holdings.stats(self.outbox).last_seq >= batch.rows[-1].seq:
             self.ours.update((row.seq, (row.kind, row.id)) for row in batch.rows)
 
     # ------------------------------------------------------------ sending
@@ -176,7 +177,7 @@ class DeviceLife(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 99))
     def the_broker_cannot_take_a_row(self, which: int) -> None:
-        waiting = [row.seq for row in self.outbox.records("pending")]
+        waiting = [row.seq for row in holdings.records(self.outbox, "pending")]
         number = waiting[which % len(waiting)] if waiting else which
         self.outbox.hold(number, "too large")
         self.refused.add(number)
@@ -194,7 +195,7 @@ class DeviceLife(RuleBasedStateMachine):
         with suppress(JournalError), self.journal.batch() as batch:
             one = event(batch.stamp())  # such a command is audited, in the same transaction
             batch.add(one, encode(one))
-            for statement, values in self.outbox.resend([(first, first + count)]):
+            for statement, values in DeviceRecords(self.outbox).resend([(first, first + count)]):
                 batch.also(statement, values)
         self.note(batch)
 
@@ -235,7 +236,9 @@ class DeviceLife(RuleBasedStateMachine):
     def nothing_committed_is_lost(self) -> None:
         if not hasattr(self, "outbox"):
             return
-        pending, dead, here = ({r.seq: r for r in self.outbox.records(w)} for w in ("pending", "dead", "all"))
+        pending, dead, here = (
+            {r.seq: r for r in holdings.records(self.outbox, w)} for w in ("pending", "dead", "all")
+        )
         gone = self.gone | self.untold() | gap_numbers(list(here.values()))
         settled = set(self.ours) - set(pending) - set(dead) - gone
         assert not set(pending) & set(dead)
@@ -253,7 +256,7 @@ class DeviceLife(RuleBasedStateMachine):
 
     def untold(self) -> set[int]:
         with closing(database.open_db(self.state / "findings.db")) as db:
-            found = db.execute("SELECT first, last FROM lost").fetchall()
+            found = db.execute("SELECT first, last FROM lost WHERE NOT told").fetchall()
         return {seq for first, last in found for seq in range(first, last + 1)}
 
     def teardown(self) -> None:

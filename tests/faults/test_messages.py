@@ -14,6 +14,7 @@ import pytest
 from edge_runtime.commands import outbox
 from edge_runtime.config import Site
 from edge_runtime.errors import UplinkError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Message, Received
 from edge_runtime.sync.outbox import Outbox
@@ -35,7 +36,7 @@ def messages(setting: Setting) -> list[Message]:
         topics = DeviceTopics(Site().tenant, Site().site, rows.device_id)
         return [
             parcel(row, topics, rows.epoch, "ab12cd34", short=False, packed=False)
-            for row in rows.records("pending")
+            for row in holdings.records(rows, "pending")
         ]
 
 
@@ -56,7 +57,7 @@ def test_a_finding_whose_id_another_device_took_is_rejected_and_not_called_store
         with pytest.raises(UplinkError, match="1 rows rejected"):
             drain(setting, broker.url)
     with Outbox(setting.state) as rows:
-        assert [row.seq for row in rows.records("dead")] == [2]
+        assert [row.seq for row in holdings.records(rows, "dead")] == [2]
     with closing(sqlite3.connect(setting.store)) as db:
         assert db.execute("SELECT payload FROM quarantine").fetchall() == [(before.payload,)]
         assert db.execute("SELECT seq FROM findings WHERE device_id = ?", (device,)).fetchall() == [
@@ -180,6 +181,6 @@ def test_two_devices_with_one_id_lose_nothing(tmp_path: Path, broker: Mosquitto)
     kept = set(stored(first.store))
     for device in (first, second):
         with Outbox(device.state) as rows:
-            kept |= {row.id for row in (*rows.records("pending"), *rows.records("dead"))}
+            kept |= {row.id for row in (*holdings.records(rows, "pending"), *holdings.records(rows, "dead"))}
     lost = set(first.reported + second.reported) - kept
     assert lost == set(), f"{len(lost)} lost"

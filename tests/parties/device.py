@@ -15,12 +15,14 @@ from edge_runtime.cloud.consumer import Consumer, ConsumerSettings
 from edge_runtime.cloud.operator import Operator
 from edge_runtime.cloud.store import Store, open_store
 from edge_runtime.records import Audit
+from edge_runtime.sync import holdings
 from edge_runtime.sync.commands.command import Answer
 from edge_runtime.sync.commands.signing import Signer, new_key
+from edge_runtime.sync.holdings import OutboxStats
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.masks import add_finding
-from edge_runtime.sync.outbox import Outbox, OutboxStats
+from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
@@ -69,12 +71,12 @@ class Device:
 
     def stats(self) -> OutboxStats:
         with Outbox(self.state, reading=True) as outbox:
-            return outbox.stats()
+            return holdings.stats(outbox)
 
     def audits(self) -> list[Audit]:
         """What became of each command, by the device's own record."""
         with Outbox(self.state, reading=True) as outbox:
-            rows = [row for row in outbox.records("all") if row.kind == "audit"]
+            rows = [row for row in holdings.records(outbox, "all") if row.kind == "audit"]
         return [msgspec.json.decode(row.body, type=Audit) for row in rows]
 
     @contextmanager

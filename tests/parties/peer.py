@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge_runtime.sync.link.publishing import Message, publish_packet
+
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 1, 2, 3, 4, 8, 9
 PINGREQ, PINGRESP, DISCONNECT = 12, 13, 14
 
@@ -30,6 +32,7 @@ class Peer:
     disconnect: int | None = None  # said instead of answering a record; then the connection is closed
     alias_max: int | None = None
     bodies: list[bytes] = field(default_factory=list)  # of the records, as they came
+    others: list[bytes] = field(default_factory=list)  # of all else: states and answers
     published: list[tuple[str, int]] = field(default_factory=list)  # (topic, length) as they came
     most_unanswered: int = 0
     connections: int = 0
@@ -51,6 +54,10 @@ class Peer:
         self._stop.set()
         self._thread.join()
         self._server.close()
+
+    def say(self, *messages: Message) -> None:
+        """Publishes these in one write: they arrive together."""
+        self._say(b"".join(publish_packet(message, 100 + at) for at, message in enumerate(messages)))
 
     def _serve(self) -> None:
         while not self._stop.is_set():
@@ -109,6 +116,7 @@ class Peer:
             topic = self._aliases.setdefault(alias, topic)
         self.published.append((topic, len(body)))
         if "/evt/" not in topic:
+            self.others.append(body)
             return _frame(PUBACK, mid + b"\x00\x00")
         self.bodies.append(body)
         if self.cut_on_finding:

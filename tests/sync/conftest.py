@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
 from tests.builders import report
@@ -33,4 +34,4 @@ def journal(state: Path, notices: list[str]) -> Iterator[Journal]:
 
 def seqs(state: Path) -> list[int]:
     with Outbox(state) as outbox:
-        return [row.seq for row in outbox.records()]
+        return [row.seq for row in holdings.records(outbox)]

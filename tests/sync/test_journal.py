@@ -13,6 +13,7 @@ import pytest
 
 from edge_runtime.config import read_config
 from edge_runtime.errors import ConfigError
+from edge_runtime.sync import holdings
 from edge_runtime.sync.database import open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
@@ -125,7 +126,7 @@ def test_what_a_killed_process_has_reported_is_there_and_the_numbers_have_no_gap
             writer.kill()
             told += [line.strip() for line in writer.stdout.read().splitlines() if len(line.split()) == 2]
     with Outbox(state) as outbox:
-        rows = list(outbox.records())
+        rows = list(holdings.records(outbox))
     assert set(told) <= {f"{row.seq} {row.id}" for row in rows}
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
 

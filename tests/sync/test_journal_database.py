@@ -12,7 +12,7 @@ import pytest
 
 from edge_runtime import clock
 from edge_runtime.errors import JournalError
-from edge_runtime.sync import database
+from edge_runtime.sync import database, holdings
 from edge_runtime.sync.database import PAGE_BYTES, open_db
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
@@ -197,7 +197,7 @@ def test_a_database_truncated_under_us_loses_nothing_that_is_told_afterwards(
     os.truncate(state / "findings.db", left)
     told = [made.finding_id for made in report(journal, 2) + report(journal, 2)]
     with Outbox(state) as outbox:
-        assert [row.id for row in outbox.records()][-4:] == told
+        assert [row.id for row in holdings.records(outbox)][-4:] == told
     assert "truncated by someone" in notices[-1]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sqlite3
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,18 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge_runtime.commands import outbox as commands
 from edge_runtime.errors import JournalError
-from edge_runtime.sync.database import MIN_QUOTA_BYTES
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
-from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.wire import ranges_of
-from edge_runtime.types import encode
-from tests.builders import finding, report
-from tests.sync.first_version import VERSION_1
-
-MADE = "2026-01-01T00:00:00.000Z"
+from tests.builders import report
 
 
 @pytest.fixture
@@ -54,8 +47,8 @@ def test_a_receipt_that_comes_twice_counts_once_and_a_foreign_number_not_at_all(
 def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) -> None:
     with Outbox(state) as outbox:
         assert outbox.settle([], [((2, 3), "schema 9.0, known 1.0")]) == (0, 2)
-        assert [row.seq for row in outbox.records("dead")] == [2, 3]
-        assert outbox.stats().dead == 2
+        assert [row.seq for row in holdings.records(outbox, "dead")] == [2, 3]
+        assert holdings.stats(outbox).dead == 2
     listed = commands.list_rows(state, which="dead")
     assert [(row.seq, row.reason) for row in listed] == [
         (2, "schema 9.0, known 1.0"),
@@ -63,22 +56,6 @@ def test_a_rejected_row_is_kept_with_its_reason_and_can_be_revived(state: Path) 
     ]
     assert commands.requeue(state) == 2
     assert commands.stats(state).pending == 10
-
-
-def test_stats_say_how_much_waits_and_for_how_long(state: Path) -> None:
-    with Outbox(state) as outbox:
-        outbox.settle([(1, 4)], [((5, 5), "why")])
-    stats = commands.stats(state)
-    assert (stats.pending, stats.delivered, stats.dead, stats.last_seq) == (5, 4, 1, 10)
-    assert stats.oldest_pending_s is not None
-    assert 0 <= stats.oldest_pending_s < 60
-    with Outbox(state) as outbox:
-        outbox.settle([(6, 10)])
-    assert commands.stats(state).oldest_pending_s is None
-
-
-def test_the_export_is_what_was_reported_line_by_line(state: Path) -> None:
-    assert [json.loads(line)["seq"] for line in commands.lines(state)] == list(range(1, 11))
 
 
 def test_a_state_directory_without_a_journal_is_one_clear_line(tmp_path: Path) -> None:
@@ -91,11 +68,11 @@ def test_a_state_directory_without_a_journal_is_one_clear_line(tmp_path: Path) -
 def test_a_row_that_this_broker_cannot_take_is_held_and_tried_at_the_next_start(state: Path) -> None:
     with Outbox(state) as outbox:
         outbox.hold(3, "5000 bytes, the broker takes 1000")
-        assert [row.seq for row in outbox.records("held")] == [3]
-        stats = outbox.stats()
+        assert [row.seq for row in holdings.records(outbox, "held")] == [3]
+        stats = holdings.stats(outbox)
         assert (stats.pending, stats.dead, stats.held) == (9, 1, 1)
         assert outbox.release() == 1
-        assert outbox.stats().pending == 10
+        assert holdings.stats(outbox).pending == 10
 
 
 def test_what_the_cloud_rejected_is_not_released_with_what_is_held(state: Path) -> None:
@@ -103,75 +80,7 @@ def test_what_the_cloud_rejected_is_not_released_with_what_is_held(state: Path) 
         outbox.settle([], [((2, 2), "schema")])
         outbox.hold(3, "too large")
         assert outbox.release() == 1
-        assert [row.seq for row in outbox.records("dead")] == [2]
-
-
-def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(state: Path) -> None:
-    with Outbox(state) as outbox:
-        outbox.settle([(1, 8)], [((9, 9), "schema")])
-        outbox._db.execute("DELETE FROM journal WHERE seq IN (2, 3, 6)")
-        kept = outbox.kept([(1, 4), (6, 12)])
-        assert (kept.delivered, kept.waiting, kept.dead) == ((1, 4, 7, 8), (10,), (9,))
-        assert (kept.lost, kept.gone, kept.never) == ((), (2, 3, 6), (11, 12))
-        for statement, values in outbox.resend([(1, 4), (6, 50)]):
-            outbox._db.execute(statement, values)
-        assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 20)] == [1, 4, 7, 8, 10]
-        assert [row.seq for row in outbox.records("dead")] == [9]
-
-
-def make_version_1(folder: Path) -> None:
-    with sqlite3.connect(folder / "findings.db", isolation_level=None) as db:
-        for statement in VERSION_1:
-            db.execute(statement)
-        db.execute("INSERT INTO meta VALUES ('schema', '1'), ('device_id', 'dev-1'), ('epoch', 'e1')")
-        db.executemany(
-            "INSERT INTO journal VALUES (?, 'finding', ?, 'x', ?, 'b')",
-            [(1, "a", MADE), (2, "b", MADE), (9, "c", MADE)],
-        )
-        db.execute("DELETE FROM journal WHERE seq = 9")
-        db.execute("INSERT INTO outbox VALUES (2)")
-        db.execute("INSERT INTO dead VALUES (1, 'schema')")
-    db.close()
-    (folder / "device_id").write_text("dev-1\n")
-
-
-def test_a_database_of_the_first_version_goes_on_in_this_one(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    with Outbox(tmp_path) as outbox:
-        assert [(row.seq, row.lane) for row in outbox.pending(Lane.FINDING, 0, 9)] == [(2, Lane.FINDING)]
-        assert [row.seq for row in outbox.records("dead")] == [1]
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        with journal.batch() as batch:
-            add_finding(batch, finding(batch.stamp()))
-        assert journal.epoch == "e1"
-    with Outbox(tmp_path) as outbox:
-        assert [(row.seq, row.kind) for row in outbox.records()][-2:] == [(10, "finding"), (11, "mask")]
-
-
-def test_a_database_of_the_first_version_can_be_looked_at_before_anything_else(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    assert commands.stats(tmp_path).pending == 1
-
-
-def test_the_quota_counts_for_the_process_that_brought_a_database_up_to_date(tmp_path: Path) -> None:
-    make_version_1(tmp_path)
-    with (
-        Journal.open(tmp_path, quota_bytes=MIN_QUOTA_BYTES, reserve_bytes=0) as journal,
-        pytest.raises(JournalError, match="quota"),
-    ):
-        report(journal, 1000)
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * MIN_QUOTA_BYTES
-
-
-def test_an_export_is_what_was_reported_to_the_byte_and_counts_no_mask_twice(tmp_path: Path) -> None:
-    with Journal.open(tmp_path, reserve_bytes=0) as journal, journal.batch() as batch:
-        made = []
-        for _ in range(3):
-            made.append(finding(batch.stamp()))
-            add_finding(batch, made[-1])
-    assert list(commands.lines(tmp_path)) == [encode(record) + b"\n" for record in made]
-    with Outbox(tmp_path) as outbox:
-        assert outbox.stats().records == {"finding": 3, "mask": 3}
+        assert [row.seq for row in holdings.records(outbox, "dead")] == [2]
 
 
 class OutboxLife(RuleBasedStateMachine):
@@ -265,7 +174,7 @@ class OutboxLife(RuleBasedStateMachine):
     @invariant()
     def nothing_committed_is_lost(self) -> None:
         pending, dead, delivered, every = (
-            {row.seq: row.id for row in self.outbox.records(which)}
+            {row.seq: row.id for row in holdings.records(self.outbox, which)}
             for which in ("pending", "dead", "delivered", "all")
         )
         assert every == self.committed == {**pending, **dead, **delivered}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,9 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock, Priority
 from edge_runtime.errors import JournalError
 from edge_runtime.records import Gap
-from edge_runtime.sync.database import MIN_QUOTA_BYTES
+from edge_runtime.sync import holdings, retention
+from edge_runtime.sync.commands.device_records import DeviceRecords
+from edge_runtime.sync.database import MIN_QUOTA_BYTES, open_db, transaction
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox
@@ -23,14 +26,16 @@ from tests.builders import report, telemetry, with_masks
 def kinds(state: Path) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     with Outbox(state) as outbox:
-        for row in outbox.records():
+        for row in holdings.records(outbox):
             found.setdefault(row.kind, set()).add(row.seq)
     return found
 
 
 def told(state: Path) -> list[SeqRange]:
     with Outbox(state) as outbox:
-        gaps = [msgspec.json.decode(row.body, type=Gap) for row in outbox.records() if row.kind == "gap"]
+        gaps = [
+            msgspec.json.decode(row.body, type=Gap) for row in holdings.records(outbox) if row.kind == "gap"
+        ]
     return [one for gap in gaps for one in gap.ranges]
 
 
@@ -50,7 +55,7 @@ def test_masks_give_way_for_findings_and_a_gap_record_names_every_one(tmp_path: 
     everything = set().union(*found.values()) | gone
     assert everything == set(range(1, max(everything) + 1))  # every number is here or told of
     with Outbox(tmp_path) as outbox:
-        assert outbox.stats().lost == len(gone)
+        assert holdings.stats(outbox).lost == len(gone)
 
 
 def test_what_the_last_batch_removed_is_told_in_that_batch(tmp_path: Path) -> None:
@@ -106,7 +111,40 @@ def test_masks_go_before_telemetry_and_telemetry_before_the_run_stops(tmp_path: 
 
 def _untold(state: Path) -> set[int]:
     with Outbox(state) as outbox:
-        return covered(list(outbox._db.execute("SELECT first, last FROM lost")))
+        return covered(list(outbox._db.execute("SELECT first, last FROM lost WHERE NOT told")))
+
+
+def test_what_was_lost_is_known_when_its_gap_record_is_delivered_and_gone(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, quota_bytes=2 * MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
+        with_masks(journal, 180)
+        report(journal, 1)
+        gone = tuple(sorted(covered(told(tmp_path))))
+        with Outbox(tmp_path) as outbox:
+            outbox.settle([(1, 1000)])
+        with closing(open_db(journal.path)) as db, transaction(db):
+            while retention.remove_delivered(db):
+                pass
+        assert kinds(tmp_path) == {}
+        journal.tell_losses()  # nothing is told twice
+    with Outbox(tmp_path) as outbox:
+        kept, stats = DeviceRecords(outbox).kept([(1, 1000)]), holdings.stats(outbox)
+    assert kept.lost == gone
+    assert len(kept.gone) == stats.last_seq - len(gone)
+    assert (stats.lost, stats.records) == (len(gone), {})
+
+
+def test_what_was_told_takes_no_more_than_a_hundredth_of_the_quota(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, quota_bytes=MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
+        with closing(open_db(journal.path)) as db, transaction(db):
+            rows = ((seq, seq, "mask", "quota") for seq in range(2, 4002, 2))
+            db.executemany("INSERT INTO lost (first, last, kind, reason) VALUES (?, ?, ?, ?)", rows)
+        for _ in range(3):
+            journal.tell_losses()
+        assert len(covered(told(tmp_path))) == 2000
+        with closing(open_db(journal.path)) as db:
+            (pages,) = db.execute("PRAGMA max_page_count").fetchone()
+            left = [first for (first,) in db.execute("SELECT first FROM lost")]
+    assert left == list(range(4002 - 2 * 4 * pages, 4002, 2))  # the newest
 
 
 def test_an_urgent_finding_is_never_removed_and_waits_in_its_own_lane(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from edge_runtime.infer.model import GateSpec
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.reporting import Reporter, maker_for
 from edge_runtime.stream import Stream
+from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import as_reported
 from edge_runtime.sync.outbox import Outbox
@@ -183,7 +184,7 @@ def _record(pipeline: Pipeline, shown: Sequence[Case], state: Path) -> list[byte
 
 def _read_back(state: Path) -> list[bytes]:
     with Outbox(state, reading=True) as outbox:
-        return [row.body for row in as_reported(outbox.records()) if row.kind == "finding"]
+        return [row.body for row in as_reported(holdings.records(outbox)) if row.kind == "finding"]
 
 
 def _values(pipeline: Pipeline, shown: Sequence[Case], found: Sequence[Finding]) -> Iterator[Check]:

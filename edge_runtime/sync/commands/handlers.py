@@ -22,9 +22,9 @@ from edge_runtime.sync.commands.command import (
     SendState,
     SetProfile,
 )
+from edge_runtime.sync.commands.device_records import Change, Kept
 from edge_runtime.sync.commands.recent_log import Said
 from edge_runtime.sync.link.speed import LinkChoice
-from edge_runtime.sync.outbox import Change, Kept
 from edge_runtime.sync.wire import DeviceState, SeqRange, ranges_of
 
 PROFILE_KEY = "link_profile"  # in the database's table of facts

@@ -12,10 +12,8 @@ _KEEP_ALIVE_TIMEOUT = 0x8D  # paho's own word where nothing was heard for two ke
 _OF_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA")  # in the names of TLS alerts
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "HTTP_REQUEST")
 _NO_VERSION = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
-_OTHER_NAME, _UNKNOWN_AUTHORITY = (
-    (62, 64),
-    (18, 19, 20, 21),
-)  # X509_V_ERR_*: of a host or an address; of signers
+# X509_V_ERR_*: of a host or an address; of signers
+_OTHER_NAME, _UNKNOWN_AUTHORITY = (62, 64), (18, 19, 20, 21)
 _NOT_YET, _EXPIRED = 9, 10
 _PORTS = "give its port with TLS (8883 is usual), or mqtt:// within one machine"
 _GIVE_CERTIFICATE = "it wants a certificate of this device; give --cert and --key"

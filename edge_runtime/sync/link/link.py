@@ -151,9 +151,8 @@ class Link:
         """Says goodbye, publishing `last` first; never takes longer than half a second."""
         deadline = monotonic_ns() + int(_BYE_S * 1e9)
         while self._owed and monotonic_ns() < deadline:
-            if (
-                last is not None and self.room()
-            ):  # one too many would end the connection: then the will speaks
+            # one too many would end the connection: then the will speaks
+            if last is not None and self.room():
                 self.publish(last)
                 last = None
             if self._line.turn(0.05) != 0:

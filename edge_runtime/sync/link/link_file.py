@@ -7,6 +7,7 @@ reader asks.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -56,41 +57,40 @@ class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"link: {self.state.value} since {self.since}, {self.broker}{why}{again}"
 
 
+@dataclass(frozen=True, slots=True)
+class LinkNow:
+    """What of the link may change."""
+
+    state: LinkState
+    why: str
+    alerts: tuple[Alert, ...] = ()
+    remembered: tuple[Alert, ...] = ()
+    next_try_ns: int | None = None
+
+
 class LinkFile:
     """Writes the file of one state directory."""
 
     def __init__(self, state_dir: Path, broker: str) -> None:
         self._state_dir, self._broker = state_dir, broker
-        self._written: LinkRecord | None = None
+        self._written: LinkNow | None = None
+        self._since = ""
 
-    def show(
-        self,
-        state: LinkState,
-        why: str,
-        alerts: tuple[Alert, ...],
-        remembered: tuple[Alert, ...] = (),
-        next_try_ns: int | None = None,
-    ) -> None:
+    def show(self, now: LinkNow) -> None:
         """A disk that takes nothing is somebody else's to report; the next change tries again."""
         last = self._written
-        now = (state, why, alerts, remembered, next_try_ns)
-        if last is not None and now == (
-            last.state,
-            last.why,
-            last.alerts,
-            last.remembered,
-            last.next_try_ns,
-        ):
+        if now == last:
             return
-        same = last is not None and (last.state is state or _both_away(last.state, state))
+        same = last is not None and (last.state is now.state or _both_away(last.state, now.state))
+        since = self._since if same else clock.utc_now()
         record = LinkRecord(
-            state=state,
-            why=why,
-            since=last.since if last is not None and same else clock.utc_now(),
+            state=now.state,
+            why=now.why,
+            alerts=now.alerts,
+            remembered=now.remembered,
+            next_try_ns=now.next_try_ns,
+            since=since,
             broker=self._broker,
-            alerts=alerts,
-            next_try_ns=next_try_ns,
-            remembered=remembered,
             pid=os.getpid(),
             boot_id=clock.boot_id(),
         )
@@ -100,7 +100,7 @@ class LinkFile:
             write_whole(self._state_dir / NAME, json_bytes(record))
         except OSError:
             return
-        self._written = record
+        self._written, self._since = now, since
 
 
 def _both_away(before: LinkState, now: LinkState) -> bool:

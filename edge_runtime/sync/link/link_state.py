@@ -19,9 +19,8 @@ from enum import Enum
 from edge_runtime.sync.link.reason_codes import Trouble
 
 _NS = 1_000_000_000
-TAKEOVERS = (
-    3  # within `TAKEOVER_S`: another device connects under this id. Fewer: our own last connection's remains
-)
+# within `TAKEOVER_S`: another device connects under this id. Fewer: our own last connection's remains
+TAKEOVERS = 3
 TAKEOVER_S = 600.0
 EARLY_ENDS = 2  # in a row: once may be a broker that was just stopped
 
@@ -61,6 +60,7 @@ class LinkMachine:
         self._patience = patience
         self.state = LinkState.OFFLINE
         self.why = "not begun"
+        self.next_try_ns: int | None = None  # by the monotonic clock, while it waits for one
         self._tries = 0
         self._took_rows = False
         self._early_ends = 0  # in a row
@@ -68,6 +68,7 @@ class LinkMachine:
 
     def connecting(self) -> None:
         """A refusal stays in sight while the next try goes on."""
+        self.next_try_ns = None
         if not self.state.refused:
             self._be(LinkState.CONNECTING, self.why)
 
@@ -109,6 +110,10 @@ class LinkMachine:
             return pause_s
         return max(pause_s, self._patience.refused_s)
 
+    def waits_until(self, next_try_ns: int) -> None:
+        """After `failed`, with its jitter; until the next try begins or none is to come."""
+        self.next_try_ns = next_try_ns
+
     def another_was_here(self, now_ns: int) -> None:
         """Between our last connection and this one the broker had another under our id."""
         self._taken_over_ns.append(now_ns)
@@ -119,4 +124,4 @@ class LinkMachine:
         return len(times) == TAKEOVERS and now_ns - times[0] <= TAKEOVER_S * _NS
 
     def _be(self, state: LinkState, why: str) -> None:
-        self.state, self.why = state, why
+        self.state, self.why, self.next_try_ns = state, why, None

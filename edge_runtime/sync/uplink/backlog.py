@@ -15,17 +15,15 @@ from edge_runtime.sync.outbox import OutboxRow
 
 LANES = tuple(Lane)  # an enumeration is slow to walk through
 TURNS = 20
-_DUE = (
-    TURNS - len(Lane) + 1
-)  # passed over so often, a lane is due: early enough for all lanes to be due at once
+# passed over so often, a lane is due: early enough for all lanes to be due at once
+_DUE = TURNS - len(Lane) + 1
 PAGE = 100
 _PAGES_A_LOOK = 10  # of rows that nobody wants now
 _REST_NS = 100_000_000  # a lane that held less than a page is not read again sooner
 _AGAIN_NS = 1_000_000_000  # nor from its beginning
 
-Read = Callable[
-    [Mapping[Lane, int], int], list[OutboxRow]
-]  # above which number of each lane, at most how many
+# above which number of each lane, at most how many
+Read = Callable[[Mapping[Lane, int], int], list[OutboxRow]]
 
 
 class Turns:

@@ -79,9 +79,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     kind: RecordKind | Literal["state", "will"]
     seq: int | None = None
     left_out: tuple[Withheld, ...] = ()
-    slow_bytes: int | None = (
-        None  # on a slow line, but for the first of its kind: packed, the topic by number
-    )
+    # on a slow line, but for the first of its kind: packed, the topic by number
+    slow_bytes: int | None = None
     left_out_slow: tuple[Withheld, ...] = ()  # there, besides
 
 

@@ -44,12 +44,10 @@ class Ledger:
     alerts: Alerts = field(default_factory=Alerts)
     sendings: Sendings = field(default_factory=Sendings)
     report: UplinkReport = field(default_factory=UplinkReport)
-    next_try_ns: int | None = None  # of a connection; None while there is one, or one is being made
     wills: set[str] = field(default_factory=set)  # the sessions that this process's wills name
     plain: bool = False  # the cloud cannot unpack: send no packed payload again
-    held: set[int] = field(
-        default_factory=set
-    )  # rows that this broker cannot take; also where the disk is full
+    # rows that this broker cannot take; also where the disk is full
+    held: set[int] = field(default_factory=set)
     refusals: dict[int, int] = field(default_factory=dict)  # of single rows, how often
     suspect: int | None = None  # the row over which connections were lost
     strikes: int = 0

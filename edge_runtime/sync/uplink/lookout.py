@@ -1,6 +1,6 @@
 """What a person should mend on this device, looked at now and then, and told to its other processes in `link.json`.
 
-Refusals by the cloud and the broker are told where they come in. Knows nothing about connections.
+Refusals of a whole kind, and that nobody listens, are told where they come in. Knows nothing about connections.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from edge_runtime import clock
 from edge_runtime.codes import Clock
 from edge_runtime.config import JournalLimits
 from edge_runtime.sync.link.certificates import Certificates
-from edge_runtime.sync.link.link_file import LinkFile
+from edge_runtime.sync.link.link_file import LinkFile, LinkNow
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.reserve import Reserve
 from edge_runtime.sync.state import free_bytes
@@ -38,9 +38,10 @@ class Lookout:
         self._link_file = link_file
         self._reserve = Reserve(state_dir, int(limits.reserve_mb * _MB))
         self._warned = ""
+        self._waited_to: int | None = None  # the last number that waited when this uplink began
 
     def look(self, outbox: Outbox | None = None) -> None:
-        """Without an outbox, what was lost stays as it was known."""
+        """Without an outbox, what was lost or put aside stays as it was known."""
         alerts, link = self._ledger.alerts, self._ledger.link
         warning = self._certificates.warning()
         alerts.keep("certificate_ends", warning)
@@ -55,15 +56,25 @@ class Lookout:
         alerts.keep("disk_full", self._disk())
         if outbox is not None:
             alerts.keep("records_lost", _loss(*outbox.loss()))
+            self._look_at_dead_letters(outbox)
         self.show()
 
     def show(self) -> None:
         """Tells the link's state."""
-        link = self._ledger.link
-        alerts = self._ledger.alerts
+        link, alerts = self._ledger.link, self._ledger.alerts
         self._link_file.show(
-            link.state, link.why, alerts.standing, alerts.remembered, self._ledger.next_try_ns
+            LinkNow(link.state, link.why, alerts.standing, alerts.remembered, link.next_try_ns)
         )
+
+    def _look_at_dead_letters(self, outbox: Outbox) -> None:
+        """What an earlier uplink held is pending again and may be held again: its alert is not over before these rows are."""
+        alerts, count, span = self._ledger.alerts, outbox.dead_count(), outbox.span()
+        if self._waited_to is None:
+            self._waited_to = span[1] if span else 0
+        still_waits = span is not None and span[0] <= self._waited_to
+        if count == 0 and still_waits and any(one.code == "dead_letters" for one in alerts.remembered):
+            return
+        alerts.keep("dead_letters", _dead_letters(count))
 
     def _disk(self) -> str | None:
         """What to say of a disk that has no room for the journal's reserve, or soon for nothing."""
@@ -78,6 +89,15 @@ class Lookout:
             if free < LOW_BYTES
             else None
         )
+
+
+def _dead_letters(count: int) -> str | None:
+    if count == 0:
+        return None
+    told = "1 record is" if count == 1 else f"{count} records are"
+    return (
+        f"{told} put aside, refused by the cloud or the broker; see `edge-runtime outbox list --which dead`"
+    )
 
 
 def _loss(count: int, last: datetime | None) -> str | None:

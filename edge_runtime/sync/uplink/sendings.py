@@ -20,9 +20,8 @@ class Sendings:
     def __init__(self) -> None:
         self._name = secrets.token_hex(4)
         self._turn = 0
-        self._due: dict[
-            str, dict[int, int]
-        ] = {}  # by epoch: the rows, and the turn in which each was first sent
+        # by epoch: the rows, and the turn in which each was first sent
+        self._due: dict[str, dict[int, int]] = {}
         self._rejected: dict[str, set[int]] = {}  # in this turn
 
     @property

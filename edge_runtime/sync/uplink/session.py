@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from edge_runtime import clock
@@ -18,8 +19,8 @@ from edge_runtime.sync.link.certificates import Certificates
 from edge_runtime.sync.link.link import Acked, Event, Link, Message, Received
 from edge_runtime.sync.link.reason_codes import LinkError, Trouble
 from edge_runtime.sync.outbox import Outbox, OutboxRow
-from edge_runtime.sync.topics import DeviceTopics
 from edge_runtime.sync.uplink.backlog import Backlog
+from edge_runtime.sync.uplink.device_state import StateMessages
 from edge_runtime.sync.uplink.flight import Flight, Pace
 from edge_runtime.sync.uplink.ledger import Ledger
 from edge_runtime.sync.uplink.parcels import parcel
@@ -37,6 +38,16 @@ AGAIN_NS = 50_000_000  # and at the rows that fly
 End = Literal["over", "empty", "replaced", "certificates"]
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How connections are used; of one uplink all are used alike."""
+
+    pace: Pace
+    proof: Proof
+    puback_timeout_s: float
+    state_every_s: float
+
+
 class Session:
     """Sends rows of one outbox over one link. `drain` raises LinkError when the link is lost."""
 
@@ -44,36 +55,25 @@ class Session:
         self,
         outbox: Outbox,
         link: Link,
-        topics: DeviceTopics,
-        state_message: Callable[[int], Message],
+        say: StateMessages,
         ledger: Ledger,
-        pace: Pace,
-        proof: Proof = "receipt",
-        commander: Commander | None = None,
+        commander: Commander,
+        manner: Manner,
     ) -> None:
-        self._outbox, self._link, self._topics, self._ledger = outbox, link, topics, ledger
-        self._state_message = state_message  # of the number of waiting rows
-        self._proof = proof
-        self._commander = commander
+        self._outbox, self._link, self._say, self._ledger = outbox, link, say, ledger
+        self._topics = say.topics
+        self._commander, self._manner = commander, manner
         self._answers: deque[Message] = deque()
         self._alone = ledger.one_by_one
-        pace = Pace(window=1) if self._alone else pace
+        pace = Pace(window=1) if self._alone else manner.pace
         self._flight = Flight(pace, clock.monotonic_ns(), ledger.speed.profile)
         self._backlog = Backlog(outbox.pages)
-        self._verdicts = Verdicts(outbox, ledger, self._flight, self._backlog, proof)
+        self._verdicts = Verdicts(outbox, ledger, self._flight, self._backlog, manner.proof)
         self._rested_at, self._calm = ledger.report.sent, False
         self._said: object = None  # what the last state message was about
         self._state_due_ns = self._look_due_ns = self._around_due_ns = self._again_due_ns = 0
 
-    def drain(
-        self,
-        *,
-        until_empty: bool,
-        puback_timeout_s: float,
-        state_every_s: float,
-        certificates: Certificates,
-        look_around: Callable[[], None],
-    ) -> End:
+    def drain(self, *, until_empty: bool, certificates: Certificates, look_around: Callable[[], None]) -> End:
         """Sends and settles until there is a reason to end: stopped, nothing left, another database or certificate."""
         try:
             while not self._ledger.over():
@@ -85,11 +85,11 @@ class Session:
                     if certificates.replaced(now_ns):
                         return "certificates"
                     self._count()
-                    self._watch(puback_timeout_s)
+                    self._watch()
                 if now_ns >= self._around_due_ns:
                     self._around_due_ns = now_ns + AROUND_NS
                     look_around()
-                self._tell_state(state_every_s)
+                self._tell_state()
                 self._answer()
                 self._fill()
                 if self._backlog.dry:
@@ -116,8 +116,8 @@ class Session:
         self._rested_at, self._calm = sent, calm
         clock.sleep_s(CALM_S if calm else QUIET_S)
 
-    def _watch(self, puback_timeout_s: float) -> None:
-        timeout_s = max(puback_timeout_s, self._ledger.speed.profile.puback_timeout_s)
+    def _watch(self) -> None:
+        timeout_s = max(self._manner.puback_timeout_s, self._ledger.speed.profile.puback_timeout_s)
         if self._link.silent_s() > timeout_s:
             raise LinkError(f"the broker has acknowledged nothing for {timeout_s:.0f} s; connecting anew")
 
@@ -130,13 +130,12 @@ class Session:
         if self._ledger.lost_over(seq, self._alone, error) and seq is not None:
             self._verdicts.hold(seq, "the broker ended every connection over it")
 
-    def _tell_state(self, every_s: float) -> None:
-        session = self._commander and self._commander.session
-        about = (self._ledger.link.state, self._ledger.alerts.standing, session)
+    def _tell_state(self) -> None:
+        about = (self._ledger.link.state, self._ledger.alerts.standing, self._commander.session)
         now_ns = clock.monotonic_ns()
         if (now_ns >= self._state_due_ns or about != self._said) and self._link.room():
-            self._said, self._state_due_ns = about, now_ns + int(every_s * 1e9)
-            self._link.publish(self._state_message(self._ledger.report.remaining or 0))
+            self._said, self._state_due_ns = about, now_ns + int(self._manner.state_every_s * 1e9)
+            self._link.publish(self._say.message(self._say.online(self._ledger.report.remaining or 0)))
 
     def _count(self) -> None:
         self._ledger.report.remaining = self._outbox.pending_count()
@@ -200,7 +199,7 @@ class Session:
             return
         mid = self._link.publish(message)
         self._ledger.report.sent += 1
-        if self._proof == "receipt":
+        if self._manner.proof == "receipt":
             sendings.sent(self._outbox.epoch, row.seq)
         self._flight.sent(row, mid)
 
@@ -241,8 +240,6 @@ class Session:
         self._verdicts.puback(acked, now_ns)
 
     def _command(self, received: Received) -> None:
-        if self._commander is None:
-            return
         self._verdicts.note(now=True)  # else a receipt from before would take away what is to be sent again
         slow = self._ledger.speed.slow
         arrived = Arrived(
@@ -260,8 +257,7 @@ class Session:
             self._change_profile()
 
     def _answer(self) -> None:
-        if self._commander is not None:
-            self._commander.tick()
+        self._commander.tick()
         while self._answers and self._link.room():
             self._link.publish(self._answers.popleft())
 

@@ -5,7 +5,6 @@ Until then their rows are not sent again. Knows nothing about MQTT.
 
 from __future__ import annotations
 
-from edge_runtime.errors import JournalError
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.wire import SeqRange
 
@@ -48,12 +47,3 @@ class Settling:
         self._stored, self._rejected = [], []
         self._due_ns = now_ns + EVERY_NS
         return found
-
-
-def hold(outbox: Outbox, seq: int, reason: str) -> str | None:
-    """Sets a row aside until the next start; why that could not be written, if it could not."""
-    try:
-        outbox.hold(seq, reason)
-    except JournalError as exc:
-        return str(exc)
-    return None

@@ -20,6 +20,7 @@ from edge_runtime.config import JournalLimits, Site
 from edge_runtime.errors import ConfigError, EdgeError, JournalError, UplinkError
 from edge_runtime.sync.commands.audits import Audits
 from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.commands.handlers import PROFILE_KEY
 from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.commands.signing import NO_KEYS, TrustedKeys
@@ -38,7 +39,7 @@ from edge_runtime.sync.uplink.device_state import StateMessages, UplinkWays
 from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.ledger import Ledger, UplinkReport
 from edge_runtime.sync.uplink.lookout import Lookout
-from edge_runtime.sync.uplink.session import Session
+from edge_runtime.sync.uplink.session import Manner, Session
 from edge_runtime.sync.uplink.verdicts import Proof
 
 _TELL_NS = 10 * 10**9  # between two tries to tell of what had to go
@@ -98,6 +99,7 @@ class Uplink:
         self._said = Said(self._discretion)
         self._audits = Audits(self._journal)
         self._commander = Commander(self._audits, self._notice)
+        self._manner = Manner(settings.pace, settings.ack, settings.puback_timeout_s, settings.state_every_s)
         self._last_notice = ""
         self._started_ns = clock.monotonic_ns()
         self._deadline_ns: int | None = None
@@ -124,7 +126,6 @@ class Uplink:
         finally:
             self._audits.close()
             self._ledger.link.stopped()
-            self._ledger.next_try_ns = None
             self._lookout.show()
         self._progress()
         if once and not self._stop.is_set():
@@ -171,59 +172,18 @@ class Uplink:
 
     def _session(self, outbox: Outbox, once: bool) -> bool:
         """One connection, from its start to its end; True when there is nothing left to do."""
-        settings, ledger = self._settings, self._ledger
-        topics = DeviceTopics(settings.tenant, settings.site, outbox.device_id)
-        say = StateMessages(
-            topics,
-            outbox.epoch,
-            site_key(self._state_dir).key_id,
-            ledger,
-            lambda: self._commander.session,
-            self._discretion,
-        )
-        self._begin_commands(topics, outbox, say)
-        ledger.link.connecting()
-        ledger.next_try_ns = None
+        say = self._state_messages(outbox)
+        self._begin_commands(outbox, say)
+        self._ledger.link.connecting()
         self._lookout.look(outbox)
-        self._certificates.taken_into_use()
-        receipts = (topics.receipts,) if settings.ack == "receipt" else ()
-        will = say.offline("lost")
-        link = Link.open(
-            Settings(
-                broker=settings.broker,
-                client_id=outbox.device_id,
-                tls=settings.tls,
-                will=say.message(will),
-                keepalive_s=settings.keepalive_s,
-                maximum_packet=MOST_RECEIVED,
-                subscribe=(*receipts, topics.command("+"), topics.state),
-                needed=len(receipts),
-            ),
-            self._stop,
-            self._seconds_left(CONNECT_TIMEOUT_S),
-        )
+        link = self._connect(say)
         if link is None:
             return True
-        if will.session is not None:
-            ledger.wills.add(will.session)
-        self._connected()
-        if topics.command("+") in link.not_subscribed:
-            self._notice(f"the broker keeps commands from this device ({topics.command('+')})")
-        session = Session(
-            outbox,
-            link,
-            topics,
-            lambda pending: say.message(say.online(pending)),
-            ledger,
-            settings.pace,
-            settings.ack,
-            self._commander,
-        )
+        self._connected(link, say.topics)
+        session = Session(outbox, link, say, self._ledger, self._commander, self._manner)
         try:
             end = session.drain(
                 until_empty=once,
-                puback_timeout_s=settings.puback_timeout_s,
-                state_every_s=settings.state_every_s,
                 certificates=self._certificates,
                 look_around=lambda: self._look_around(outbox),
             )
@@ -236,6 +196,39 @@ class Uplink:
             return False
         link.close(last=say.message(say.offline("stopped")))
         return end != "replaced"
+
+    def _state_messages(self, outbox: Outbox) -> StateMessages:
+        return StateMessages(
+            DeviceTopics(self._settings.tenant, self._settings.site, outbox.device_id),
+            outbox.epoch,
+            site_key(self._state_dir).key_id,
+            self._ledger,
+            lambda: self._commander.session,
+            self._discretion,
+        )
+
+    def _connect(self, say: StateMessages) -> Link | None:
+        """Connected and subscribed, the will left with the broker; None when stopped meanwhile."""
+        settings, topics, will = self._settings, say.topics, say.offline("lost")
+        self._certificates.taken_into_use()
+        receipts = (topics.receipts,) if settings.ack == "receipt" else ()
+        link = Link.open(
+            Settings(
+                broker=settings.broker,
+                client_id=topics.device,
+                tls=settings.tls,
+                will=say.message(will),
+                keepalive_s=settings.keepalive_s,
+                maximum_packet=MOST_RECEIVED,
+                subscribe=(*receipts, topics.command("+"), topics.state),
+                needed=len(receipts),
+            ),
+            self._stop,
+            self._seconds_left(CONNECT_TIMEOUT_S),
+        )
+        if link is not None and will.session is not None:
+            self._ledger.wills.add(will.session)
+        return link
 
     def _look_around(self, outbox: Outbox) -> None:
         self._lookout.look(outbox)
@@ -251,7 +244,7 @@ class Uplink:
         with Outbox(self._state_dir):
             return Journal.open_within(self._state_dir, self._settings.journal, self._notice)
 
-    def _begin_commands(self, topics: DeviceTopics, outbox: Outbox, say: StateMessages) -> None:
+    def _begin_commands(self, outbox: Outbox, say: StateMessages) -> None:
         """A session of its own for each connection, the keys as they are now, the profile that was last commanded."""
         keys = NO_KEYS
         if self._settings.command_keys is not None:
@@ -263,14 +256,16 @@ class Uplink:
             if outbox.facts.get(PROFILE_KEY) == choice:
                 self._ledger.speed.choose(choice)
         ways = UplinkWays(self._said, self._ledger, lambda: say.online(outbox.pending_count()))
-        self._commander.begin(topics, keys, outbox, ways)
+        self._commander.begin(say.topics, keys, DeviceRecords(outbox), ways)
 
-    def _connected(self) -> None:
+    def _connected(self, link: Link, topics: DeviceTopics) -> None:
         self._ledger.link.connected(self._ledger.speed.slow)
         self._ledger.report.connects += 1
         waiting = self._ledger.report.remaining
         self._notice(f"broker {self._settings.broker}: connected, {waiting} rows wait")
         self._lookout.show()
+        if topics.command("+") in link.not_subscribed:
+            self._notice(f"the broker keeps commands from this device ({topics.command('+')})")
 
     def _over(self) -> bool:
         return self._stop.is_set() or (
@@ -290,7 +285,7 @@ class Uplink:
         pause_s = self._ledger.link.failed(trouble, why, clock.monotonic_ns(), by_peer=error.by_peer)
         pause_s *= random.uniform(1.0 if self._ledger.link.state.refused else 0.5, 1.5)
         until_ns = clock.monotonic_ns() + int(self._seconds_left(pause_s) * 1e9)
-        self._ledger.next_try_ns = until_ns
+        self._ledger.link.waits_until(until_ns)
         self._notice(why)
         self._lookout.look()
         while (left_ns := until_ns - clock.monotonic_ns()) > 0:

@@ -15,7 +15,7 @@ from edge_runtime.sync.outbox import Outbox, OutboxRow
 from edge_runtime.sync.uplink.backlog import Backlog
 from edge_runtime.sync.uplink.flight import Flight
 from edge_runtime.sync.uplink.ledger import Ledger
-from edge_runtime.sync.uplink.settling import Settling, hold
+from edge_runtime.sync.uplink.settling import Settling
 from edge_runtime.sync.wire import decode_receipt, one_line
 
 REFUSALS = 8  # of the row that asks for its kind, before the next one asks
@@ -122,11 +122,11 @@ class Verdicts:
         self._flight.forget(seq)
         self._ledger.held.add(seq)
         self._ledger.report.held += 1
-        failed = hold(self._outbox, seq, reason)
         self._ledger.notice(f"row {seq}: {reason}; held back until the next start")
-        self._ledger.alerts.sound("dead_letters", f"{self._ledger.report.held} rows held back: {reason}")
-        if failed:
-            self._ledger.notice(failed)
+        try:
+            self._outbox.hold(seq, reason)
+        except JournalError as exc:
+            self._ledger.notice(str(exc))
 
     def note(self, *, now: bool = False) -> None:
         """Settles what receipts said, in one transaction, some times a second."""
@@ -140,6 +140,3 @@ class Verdicts:
             return
         self._ledger.report.delivered += delivered
         self._ledger.report.rejected += dead
-        if dead:
-            rejected = self._ledger.report.rejected
-            self._ledger.alerts.sound("dead_letters", f"{rejected} rows rejected by the cloud")

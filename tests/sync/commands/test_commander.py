@@ -14,10 +14,12 @@ import pytest
 
 from edge_runtime.clock import monotonic_ns
 from edge_runtime.records import Audit
+from edge_runtime.sync import holdings
 from edge_runtime.sync.commands.audits import Audits
 from edge_runtime.sync.commands.authority import Arrived
 from edge_runtime.sync.commands.command import MOST_CORRELATION_BYTES, Answer, decode_answer
 from edge_runtime.sync.commands.commander import Commander
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.commands.handlers import PROFILE_KEY
 from edge_runtime.sync.commands.recent_log import Discretion, Said
 from edge_runtime.sync.database import open_db, read_meta
@@ -54,7 +56,7 @@ class Device:
             self.notices.append,
             lambda: monotonic_ns() + int(self.later_s * 1e9),
         )
-        self.commander.begin(self.topics, trusted(signer()), self.outbox, self)
+        self.commander.begin(self.topics, trusted(signer()), DeviceRecords(self.outbox), self)
 
     @property
     def session(self) -> str:
@@ -100,7 +102,7 @@ class Device:
         return decode_answer(answer.payload)
 
     def audits(self) -> list[Audit]:
-        rows = [row for row in self.outbox.records("all") if row.kind == "audit"]
+        rows = [row for row in holdings.records(self.outbox, "all") if row.kind == "audit"]
         return [msgspec.json.decode(row.body, type=Audit) for row in rows]
 
 
@@ -182,8 +184,8 @@ def test_each_number_that_was_asked_for_is_in_one_list_of_the_answer(device: Dev
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
         db.execute("DELETE FROM outbox WHERE seq = 8")
         db.execute("DELETE FROM journal WHERE seq = 8")
-        db.execute("INSERT INTO lost VALUES (8, 8, 'mask', 'quota')")
-    before = device.outbox.stats().last_seq
+        db.execute("INSERT INTO lost (first, last, kind, reason) VALUES (8, 8, 'mask', 'quota')")
+    before = holdings.stats(device.outbox).last_seq
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[2, 5], [7, 50]])
     assert (before, device.anew) == (10, 1)
     assert answer.result == {
@@ -198,7 +200,7 @@ def test_each_number_that_was_asked_for_is_in_one_list_of_the_answer(device: Dev
         "3 records are sent again, 1 still wait, 1 are dead letters, 1 were lost and told in a gap,"
         " 2 were delivered and are gone, 40 were never given"
     )
-    waiting = {row.seq for row in device.outbox.records("pending")}
+    waiting = {row.seq for row in holdings.records(device.outbox, "pending")}
     assert {2, 6, 7, 9, 10, answer.audit.seq} <= waiting
 
 
@@ -206,7 +208,7 @@ def test_what_a_gap_record_tells_of_is_lost_whoever_asks_later(device: Device) -
     with open_db(device.journal.path) as db:
         db.execute("DELETE FROM outbox WHERE seq IN (3, 4)")
         db.execute("DELETE FROM journal WHERE seq IN (3, 4)")
-        db.execute("INSERT INTO lost VALUES (3, 4, 'mask', 'quota')")
+        db.execute("INSERT INTO lost (first, last, kind, reason) VALUES (3, 4, 'mask', 'quota')")
     device.journal.tell_losses()
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[1, 5]])
     assert answer.result["lost"] == [[3, 4]]
@@ -217,7 +219,7 @@ def test_dead_letters_are_named_and_stay_put_aside(device: Device) -> None:
     device.outbox.settle([(1, 4), (6, 10)], [((5, 5), "no")])
     answer = device.asked("resend", epoch=device.outbox.epoch, ranges=[[4, 6]])
     assert (answer.result["resent"], answer.result["dead"]) == ([[4, 4], [6, 6]], [[5, 5]])
-    assert [row.seq for row in device.outbox.records("dead")] == [5]
+    assert [row.seq for row in holdings.records(device.outbox, "dead")] == [5]
 
 
 def test_records_of_another_epoch_cannot_be_sent_again(device: Device) -> None:
@@ -273,8 +275,11 @@ def test_without_a_record_there_is_neither_deed_nor_answer(
 
 
 def test_a_change_and_its_record_are_one_transaction(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    change, broken = device.outbox.remember(PROFILE_KEY, "slow")[0], ("INSERT INTO nowhere VALUES (1)", ())
-    monkeypatch.setattr(Outbox, "remember", lambda *_: (change, broken))
+    change, broken = (
+        DeviceRecords(device.outbox).remember(PROFILE_KEY, "slow")[0],
+        ("INSERT INTO nowhere VALUES (1)", ()),
+    )
+    monkeypatch.setattr(DeviceRecords, "remember", lambda *_: (change, broken))
     assert device.take(device.command("set_profile", profile="slow")) is None
     assert device.audits() == [] and device.told == []
     with open_db(device.journal.path) as db:

@@ -13,7 +13,7 @@ import pytest
 from edge_runtime.commands import doctor, outbox
 from edge_runtime.errors import ConfigError
 from edge_runtime.sync.link.link import Broker, Message, Received
-from edge_runtime.sync.link.link_file import LinkFile, read_link
+from edge_runtime.sync.link.link_file import LinkFile, LinkNow, read_link
 from edge_runtime.sync.link.link_state import LinkState
 from edge_runtime.sync.link.publishing import packet_bytes, publish_packet
 from edge_runtime.sync.wire import DeviceState, decode_state
@@ -65,7 +65,7 @@ def test_a_state_directory_that_may_not_be_looked_into_is_nothing_to_the_link_fi
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_dir", barred)
-    LinkFile(state, "mqtt://h:1").show(LinkState.OFFLINE, "stopped", ())
+    LinkFile(state, "mqtt://h:1").show(LinkNow(LinkState.OFFLINE, "stopped"))
 
 
 def test_the_link_file_follows_the_link_and_is_written_when_something_changes(state: Path) -> None:

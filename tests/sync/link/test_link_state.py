@@ -25,6 +25,19 @@ def test_a_line_that_fails_is_tried_again_ever_more_rarely() -> None:
     assert (link.state, link.why) == (LinkState.OFFLINE, "cut")
 
 
+def test_a_link_waits_for_its_next_try_until_that_begins_or_none_is_to_come() -> None:
+    link = machine()
+    link.failed(Trouble.CERTIFICATE, "expired", 0)
+    link.waits_until(60 * S)
+    assert link.next_try_ns == 60 * S
+    link.connecting()  # still refused, and no longer waiting
+    assert (link.state, link.next_try_ns) == (LinkState.REFUSED_CERTIFICATE, None)
+    link.failed(Trouble.LINE, "cut", 0)
+    link.waits_until(90 * S)
+    link.stopped()
+    assert link.next_try_ns is None
+
+
 def test_only_a_row_that_was_taken_makes_the_next_pause_short_again() -> None:
     link = machine()
     for _ in range(5):

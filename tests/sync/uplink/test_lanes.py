@@ -9,6 +9,8 @@ import pytest
 from edge_runtime.codes import Priority
 from edge_runtime.commands import outbox, uplink
 from edge_runtime.errors import UplinkError
+from edge_runtime.sync import holdings
+from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
@@ -103,7 +105,7 @@ def test_rows_that_are_requeued_are_sent_on_the_same_connection(state: Path) -> 
         with Outbox(state) as rows, Journal.open(state, reserve_bytes=0) as journal, journal.batch() as batch:
             record = event(batch.stamp())
             batch.add(record, encode(record))
-            for change in rows.resend([(2, 3)]):
+            for change in DeviceRecords(rows).resend([(2, 3)]):
                 batch.also(*change)
         until(lambda: findings(peer) >= 13)
         assert peer.connections == 1
@@ -131,7 +133,7 @@ def test_on_a_slow_line_rows_are_packed_masks_wait_and_the_rest_of_a_message_is_
         for _ in range(3):
             add_finding(batch, finding(batch.stamp()))
     with Outbox(tmp_path / "s") as rows:
-        packed = [len(pack(outgoing(row.kind, row.body, thin=True))) for row in rows.records()]
+        packed = [len(pack(outgoing(row.kind, row.body, thin=True))) for row in holdings.records(rows)]
     with Peer(alias_max=10) as peer, running(tmp_path / "s", peer.url, link="slow", ack="puback"):
         until(lambda: outbox.stats(tmp_path / "s").pending == 0)
     assert kinds(peer) == ["finding"] * 3 + ["mask"] * 3

@@ -11,6 +11,7 @@ import pytest
 
 from edge_runtime import clock
 from edge_runtime.config import JournalLimits
+from edge_runtime.sync import holdings
 from edge_runtime.sync.database import MIN_QUOTA_BYTES
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.outbox import Outbox
@@ -27,6 +28,11 @@ MIB = 2**20
 def alert(state: Path, code: str) -> Alert | None:
     """The one of this code that the uplink shows now."""
     return next((one for one in link_of(state).alerts if one.code == code), None)
+
+
+def remembered(state: Path) -> list[Alert]:
+    """Dead letters that an earlier uplink told of, and of which this one knows nothing yet."""
+    return [one for one in link_of(state).remembered if one.code == "dead_letters"]
 
 
 def test_a_disk_without_room_for_the_reserve_is_an_alert_until_there_is_room(
@@ -73,13 +79,40 @@ def _fill(disk: Path, leave: int) -> None:
     (disk / name).write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
 
 
+def test_a_device_without_dead_letters_raises_no_alert_of_them(state: Path) -> None:
+    with Peer() as peer:
+        with Outbox(state) as outbox:
+            outbox.settle([], [((1, 3), "schema")])
+        with running(state, peer.url):
+            until(lambda: said_state(state) is not None and alert(state, "dead_letters"))
+        assert "3 records" in getattr(alert(state, "dead_letters"), "text", "")
+        with Outbox(state) as outbox:
+            outbox.revive()
+            outbox.settle([(1, 10)])
+        with running(state, peer.url):
+            until(lambda: link_of(state).state.connected and alert(state, "dead_letters") is None)
+        assert not remembered(state)
+
+
+def test_a_row_that_the_broker_refuses_again_after_a_restart_is_the_alert_that_it_was(state: Path) -> None:
+    with Peer(puback=(0x95, None)) as peer, running(state, peer.url):
+        until(lambda: said_state(state) is not None and alert(state, "dead_letters"))
+    before = alert(state, "dead_letters")
+    with Peer(puback=(None,)) as peer, running(state, peer.url):
+        until(lambda: findings(peer) >= 1)
+        assert (alert(state, "dead_letters"), remembered(state)) == (None, [before])
+    with Peer(puback=(0x95, None)) as peer, running(state, peer.url):
+        until(lambda: alert(state, "dead_letters"))
+    assert alert(state, "dead_letters") == before
+
+
 def test_masks_that_had_to_go_are_an_alert_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = tmp_path / "state"
     with Journal.open(state, quota_bytes=2 * MIN_QUOTA_BYTES, reserve_bytes=0) as journal:
         with_masks(journal, 180)
     with Outbox(state) as outbox:
         count, last = outbox.loss()
-        assert count == outbox.stats().lost > 0
+        assert count == holdings.stats(outbox).lost > 0
         assert last is not None
     with Peer() as peer, running(state, peer.url):
         until(lambda: said_state(state) is not None and alert(state, "records_lost"))

@@ -1,4 +1,4 @@
-"""The tables of a findings database of version 1, as the first release made them."""
+"""Tables of a findings database as earlier versions made them."""
 
 from __future__ import annotations
 
@@ -14,4 +14,14 @@ VERSION_1 = (
     )""",
     "CREATE TABLE outbox (seq INTEGER PRIMARY KEY REFERENCES journal (seq))",
     "CREATE TABLE dead (seq INTEGER PRIMARY KEY REFERENCES journal (seq), reason TEXT NOT NULL)",
+)
+
+# where it differs from today's
+VERSION_2 = (
+    """CREATE TABLE lost (
+        first INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        reason TEXT NOT NULL
+    )""",
 )
