@@ -42,6 +42,9 @@ NEEDED = (
     "msgspec",
 )
 FREE_MB = 200  # of disk: the reserve and some
+BLOCK_BYTES = (
+    4096  # SQLite maps its -shm in such pieces: of smaller blocks some are missing when the disk is full
+)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -193,6 +196,12 @@ def _state(state: Path) -> Check:
     if free_mb < FREE_MB:
         return Check(
             "state directory", "broken", f"{state}: {free_mb} MB free", f"free at least {FREE_MB} MB"
+        )
+    block = os.statvfs(nearest).f_frsize
+    if block < BLOCK_BYTES:
+        told = f"{state}: on a file system with blocks of {block} bytes; once full, SQLite may crash at its start"
+        return Check(
+            "state directory", "lacks", told, f"make the file system with mkfs.ext4 -b {BLOCK_BYTES}"
         )
     findings = state / DATABASE
     if findings.exists() and exposed(findings) and exposed(state):

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,3 +122,17 @@ def test_a_link_that_is_led_elsewhere_is_followed_and_the_file_it_left_keeps_its
     assert {path.name for path in elsewhere.iterdir()} >= {"f.db", "g.db"}
     assert not list(elsewhere.glob("*corrupt*"))
     assert seqs(state) == [1]
+
+
+def test_doctor_warns_of_a_file_system_whose_blocks_are_too_small(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.mkdir()
+    usual = os.statvfs(state)
+    small = SimpleNamespace(
+        f_frsize=1024, f_bavail=usual.f_bavail, f_blocks=usual.f_blocks, f_bfree=usual.f_bfree
+    )
+    monkeypatch.setattr(os, "statvfs", lambda path: small)
+    check = _state(state)
+    assert check.state == "lacks"
+    assert "blocks of 1024 bytes" in check.found
