@@ -17,6 +17,7 @@ _OTHER_NAME, _UNKNOWN_AUTHORITY = (62, 64), (18, 19, 20, 21)
 _NOT_YET, _EXPIRED = 9, 10
 _PORTS = "give its port with TLS (8883 is usual), or mqtt:// within one machine"
 _GIVE_CERTIFICATE = "it wants a certificate of this device; give --cert and --key"
+_IF_IT_WANTS_ONE = "if it wants a certificate of this device, give --cert and --key"
 
 
 def connect_error(settings: Settings, exc: BaseException) -> LinkError:
@@ -82,14 +83,14 @@ def _of_tls(settings: Settings, exc: ssl.SSLError) -> str:
     if _says(exc, *_NO_VERSION):
         return "it has no TLS of version 1.2 or later; bring the broker up to date"
     if settings.tls.cert is None and _says(exc, "HANDSHAKE_FAILURE"):  # how TLS 1.2 asks for one
-        return f"it ends the TLS handshake; if {_GIVE_CERTIFICATE}"
+        return f"it ends the TLS handshake; {_IF_IT_WANTS_ONE}"
     return f"TLS fails ({_reason(exc)}); check --ca, --cert and --key"
 
 
 def _early(settings: Settings) -> LinkError:
     """TLS 1.3 tells a refused client certificate only after the handshake, and something in between may eat that word."""
     if settings.tls.cert is None:
-        hint = f"if {_GIVE_CERTIFICATE}"
+        hint = _IF_IT_WANTS_ONE
     else:
         hint = "if it refuses this device's certificate, check --cert and --key"
     why = f"the broker closed the connection after the handshake: {hint}"

@@ -15,9 +15,10 @@ import msgspec
 from edge_runtime import clock
 from edge_runtime.files import json_bytes, write_whole
 from edge_runtime.sync.link.link_state import LinkState
-from edge_runtime.sync.wire import Alert
+from edge_runtime.sync.wire import Alert, one_line
 
 NAME = "link.json"
+MOST_BYTES = 2**16  # there is an alert of each code, and each is a few lines
 
 
 class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +117,25 @@ def alerts_before(state_dir: Path) -> tuple[Alert, ...]:
 
 
 def read_link(state_dir: Path) -> LinkRecord | None:
-    """The last word of an uplink of this directory; None where there was none, or it cannot be read."""
+    """The last word of an uplink of this directory; None where there was none, or what is there cannot be one."""
     try:
-        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=LinkRecord)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        with (state_dir / NAME).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            return None
+        found = msgspec.json.decode(content, type=LinkRecord)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return msgspec.structs.replace(
+        found,
+        **{name: one_line(getattr(found, name)) for name in ("why", "since", "broker")},
+        alerts=tuple(map(_tamed, found.alerts)),
+        remembered=tuple(map(_tamed, found.remembered)),
+    )
+
+
+def _tamed(alert: Alert) -> Alert:
+    """Fit to be shown and sent, whoever wrote it."""
+    return msgspec.structs.replace(
+        alert, **{name: one_line(getattr(alert, name)) for name in ("id", "text", "since")}
+    )

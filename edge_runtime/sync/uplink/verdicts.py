@@ -102,6 +102,8 @@ class Verdicts:
         self._ledger.alerts.mended("no_consumer")
         ranges = sendings.owed(receipt.epoch, turn, receipt.ranges)
         self._flight.settled(ranges, clock.monotonic_ns())
+        if not ranges:  # a consumer is there, and says nothing new
+            return
         if receipt.code != "encoding":
             sendings.settled(receipt.epoch, ranges, rejected=receipt.status == "rejected")
         if receipt.status == "stored":

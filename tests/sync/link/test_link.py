@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -97,6 +98,38 @@ def test_outbox_stats_and_doctor_read_it_and_know_when_no_uplink_is_left(state: 
     assert doctor._link(state)[0].state == "lacks"
     (state / "link.json").write_text("{")
     assert read_link(state) is None
+
+
+def link_json(**over: object) -> bytes:
+    alert = {"id": "a" * 300, "code": "no_consumer", "text": "x\n\x1b[31m", "since": "then"}
+    record = {
+        "v": 1,
+        "state": "offline",
+        "why": "n\nn",
+        "since": "then",
+        "broker": "mqtt://b",
+        "alerts": [alert],
+        "pid": 1,
+        "boot_id": "b",
+    }
+    return json.dumps(record | over).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\0" * 9, b'{"x":' + b"[" * 100_000, link_json(why="w" * 300_000), link_json(pid="1")],
+)
+def test_a_link_file_that_cannot_be_ours_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "link.json").write_bytes(content)
+    assert read_link(tmp_path) is None
+
+
+def test_what_is_read_of_a_link_file_fits_into_a_line_and_a_message(tmp_path: Path) -> None:
+    (tmp_path / "link.json").write_bytes(link_json())
+    found = read_link(tmp_path)
+    assert found is not None
+    (alert,) = found.alerts
+    assert (len(alert.id), alert.text, found.why) == (200, "x??[31m", "n?n")
 
 
 def test_outbox_stats_says_when_an_uplink_without_a_broker_tries_next(state: Path) -> None:
