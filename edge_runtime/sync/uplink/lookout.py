@@ -104,5 +104,5 @@ def _loss(count: int, last: datetime | None) -> str | None:
     """What to say of records that were removed unsent."""
     if last is None or abs(clock.utc() - last) > LOSS_STANDS:
         return None
-    what = f"{count} masks or telemetry records were removed before the cloud had them, the last at {last:%Y-%m-%d %H:%M} UTC"
+    what = f"{count} masks or telemetry records were removed before the cloud said that it has them, the last at {last:%Y-%m-%d %H:%M} UTC"
     return f"{what}; mend the line, or raise the quota"
