@@ -390,6 +390,7 @@ def test_without_fp32_nothing_is_chosen(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the commands
 
 
+@pytest.mark.slow
 def test_a_finding_names_the_precision_that_ran_and_doctor_says_why(
     homes: dict[str, Path], tmp_path: Path
 ) -> None:

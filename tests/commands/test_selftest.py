@@ -46,6 +46,7 @@ def stages(report: SelftestReport) -> set[str]:
     return {check.stage for told in report.models for check in told.checks if check.state == "failed"}
 
 
+@pytest.mark.slow
 def test_the_shipped_models_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
     report = look(tmp_path)
     assert report.ok, failures(report)

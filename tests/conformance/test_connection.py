@@ -235,6 +235,7 @@ def test_er_conn_3_urgent_rows_fly_beside_a_full_window(place: Place) -> None:
         assert [one.body["priority"] for one in urgent] == ["urgent"]
 
 
+@pytest.mark.slow
 def test_er_send_1_a_row_that_was_lost_among_others_is_sent_again(place: Place) -> None:
     assert (Pace().receipt_timeout_s, SLOW.receipt_timeout_s) == (5.0, 60.0)
     place.device.examine(3)
@@ -250,6 +251,7 @@ def _two(heard: list[Heard]) -> list[bool]:
     return [one.user["seq"] == "2" for one in records(heard)[-2:]]
 
 
+@pytest.mark.slow
 def test_er_send_2_without_any_receipt_one_row_probes_and_a_receipt_opens_the_window(place: Place) -> None:
     assert (Pace().probe_s, Pace().probe_max_s) == (1.0, 30.0)
     with place.device.journal() as journal:

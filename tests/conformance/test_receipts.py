@@ -56,6 +56,7 @@ def receipts(heard: list[Heard]) -> list[Receipt]:
     return [decode_receipt(one.payload) for one in heard if one.kind == "rcpt"]
 
 
+@pytest.mark.slow
 def test_er_rcpt_1_no_receipt_is_sent_before_the_commit(place: Place) -> None:
     place.device.add(finding)
     store = Failing(place.store, before=3)
@@ -205,6 +206,7 @@ def test_er_rcpt_9_a_receipt_says_back_whose_records_it_is_about(place: Place) -
         assert receipts(ear.heard)[-1].sender == second
 
 
+@pytest.mark.slow
 def test_er_rcpt_10_a_late_receipt_settles_no_row_that_was_sent_again(place: Place) -> None:
     place.device.add(finding)
 

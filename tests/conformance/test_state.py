@@ -78,6 +78,7 @@ def test_er_state_4_each_connection_has_a_session_of_its_own(place: Place) -> No
     until(lambda: len(_sessions(ear.heard)) == 3)
 
 
+@pytest.mark.slow
 def test_er_state_5_an_alert_that_was_acknowledged_is_so_after_a_restart_until_it_is_mended(
     place: Place,
 ) -> None:

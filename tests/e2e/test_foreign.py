@@ -42,6 +42,7 @@ def test_no_dicom_file_of_another_kind_becomes_a_number(pipeline: Pipeline, name
     assert numbers == 0
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", ["carotid", "lungs"])
 def test_no_other_anatomy_becomes_a_number(pipeline: Pipeline, name: str) -> None:

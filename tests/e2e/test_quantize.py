@@ -42,6 +42,7 @@ def quantize(
     return edge_runtime("quantize", model, "--frames", frames, *more, cwd=place, timeout_s=timeout_s)
 
 
+@pytest.mark.slow
 def test_a_strangers_file_becomes_a_bundle_that_runs_in_int8(place: Path) -> None:
     report = quantize(place, "--out", "bundle", "--labels", "labels", "--json").json
     assert report["int8"] == report["layers"] == 2
@@ -74,6 +75,7 @@ def once(place: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_the_same_frames_give_the_same_bundle_byte_for_byte(place: Path, once: dict[str, Any]) -> None:
     first, second = once, quantize(place, "--out", "twice", "--json").json
     assert first["id"] == second["id"]

@@ -354,6 +354,7 @@ def test_a_corrupt_database_is_set_aside_named_and_a_new_epoch_begins(tmp_path: 
     assert (tmp_path / "state" / "findings.db.corrupt-1").read_bytes() == b"garbage" * 1000
 
 
+@pytest.mark.slow
 def test_what_the_journal_says_when_it_opens_is_said_by_who_opened_it(tmp_path: Path) -> None:
     edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path)
     for command in (run(tmp_path, PHANTOM), ["mark", "last", "--urgent", "--state", "state"]):
@@ -374,6 +375,7 @@ def test_a_read_only_state_directory_is_one_clear_line(tmp_path: Path) -> None:
     assert "NOT RECORDING" in edge_runtime(*run(tmp_path, PHANTOM), cwd=tmp_path).failed_in_one_line(1)
 
 
+@pytest.mark.slow
 def test_a_full_journal_says_not_recording_and_keeps_what_was_reported(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text("[journal]\nquota_mb = 0.6\nreserve_mb = 0\n")
     done = edge_runtime(

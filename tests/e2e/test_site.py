@@ -43,6 +43,7 @@ def run(cwd: Path, *more: str | Path, model: str | Path = "fetal_head") -> list[
     ]
 
 
+@pytest.mark.slow
 def test_findings_name_the_profile_and_a_replay_gives_the_same(tmp_path: Path, profile: Path) -> None:
     seen = []
     for _ in range(2):
@@ -75,6 +76,7 @@ def test_a_profile_of_another_model_stops_run_and_evaluate(tmp_path: Path, profi
     assert "was made for model fetal_head" in done.failed_in_one_line(2)
 
 
+@pytest.mark.slow
 def test_a_selftest_says_pass_and_its_time(tmp_path: Path) -> None:
     done = edge_runtime("selftest", "--state", tmp_path / "state", "--json", cwd=tmp_path)
     assert done.code == 0, done.err
@@ -82,6 +84,7 @@ def test_a_selftest_says_pass_and_its_time(tmp_path: Path) -> None:
     assert 0 < done.json["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_a_run_with_selftest_starts_only_when_it_passes(tmp_path: Path) -> None:
     done = edge_runtime(*run(tmp_path, "--selftest"), cwd=tmp_path)
     assert done.code == 0, done.err

@@ -214,6 +214,7 @@ def test_a_device_killed_between_record_and_answer_has_done_it_and_can_show_it(p
         assert ear.until(states)[0].link == "slow"
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_a_key_asks_and_prints_the_answer(place: Place, tmp_path: Path) -> None:
     made = edge_runtime("command", "--new-key", tmp_path / "cli.pem", "--json", cwd=tmp_path).json
     place.device.public = Path(made["public"])

@@ -100,6 +100,7 @@ def test_a_line_that_is_only_slow_to_answer_sends_nothing_twice(
     assert (done.sent, done.connects) == (40, 1)
 
 
+@pytest.mark.slow
 def test_a_half_open_line_is_left_by_the_watchdog_and_all_arrives_over_the_next(
     tmp_path: Path, broker: Mosquitto, line: Proxy
 ) -> None:

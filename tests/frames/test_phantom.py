@@ -159,6 +159,7 @@ def test_a_wrong_parameter_is_named_in_one_line(text: str, named: str) -> None:
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.floats(40, 400), st.integers(0, 2**32 - 1), st.sampled_from([(800, 540), (640, 480), (320, 240)]))
 def test_any_asked_head_renders(hc_mm: float, seed: int, size: tuple[int, int]) -> None:

@@ -22,6 +22,7 @@ def drawn(text: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     return pixels, truth.mask(pixels.shape), truth.values
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.floats(120, 380), st.integers(0, 2**32 - 1), st.sampled_from(SIZES))
 def test_the_mask_measures_what_the_truth_says(chest_mm: float, seed: int, size: tuple[int, int]) -> None:

@@ -24,6 +24,7 @@ def drawn(text: str, index: int = 0) -> tuple[np.ndarray, Ellipse]:
     return pixels, lumen
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.floats(3, 14), st.integers(0, 2**32 - 1), st.sampled_from(SIZES), st.integers(0, 60))
 def test_the_mask_measures_what_the_truth_says(

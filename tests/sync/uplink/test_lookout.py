@@ -35,6 +35,7 @@ def remembered(state: Path) -> list[Alert]:
     return [one for one in link_of(state).remembered if one.code == "dead_letters"]
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_reserve_is_an_alert_until_there_is_room(
     mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_device_without_dead_letters_raises_no_alert_of_them(state: Path) -> N
         assert not remembered(state)
 
 
+@pytest.mark.slow
 def test_a_row_that_the_broker_refuses_again_after_a_restart_is_the_alert_that_it_was(state: Path) -> None:
     with Peer(puback=(0x95, None)) as peer, running(state, peer.url):
         until(lambda: said_state(state) is not None and alert(state, "dead_letters"))

@@ -17,7 +17,6 @@ from edge_runtime.sync.link.link import Broker
 from edge_runtime.sync.link.link_file import read_link
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.sync.state import only_uplink
-from edge_runtime.sync.uplink.flight import Pace
 from edge_runtime.sync.uplink.uplink import Uplink, UplinkSettings
 from edge_runtime.sync.uplink.verdicts import Proof
 from tests.brokers import free_port
@@ -28,6 +27,7 @@ from tests.patience import within
 from tests.sync.running import FAST, findings, running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "words"), [(0x87, "Not authorized"), (0x97, "Quota exceeded"), (0x10, "no consumer")]
 )
@@ -208,9 +208,9 @@ def test_an_urgent_finding_behind_ten_thousand_is_on_the_wire_within_one_window(
         for _ in range(100):
             report(journal, 100)
     with Peer() as peer, running(tmp_path / "s", peer.url, ack=ack):
-        until(lambda: len(peer.bodies) >= 100)
+        until(lambda: len(peer.bodies) >= FAST.window)
         mark.run(finding="last", state=tmp_path / "s")
         sent = len(peer.bodies)
         until(lambda: any(b'"urgent"' in body for body in peer.bodies))
         at = next(at for at, body in enumerate(peer.bodies) if b'"urgent"' in body)
-    assert at - sent <= Pace().window
+    assert at - sent <= FAST.window
