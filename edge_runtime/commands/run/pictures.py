@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edge_runtime.codes import Status
+from edge_runtime.commands.run.values import plain, with_interval
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, in_words
 from edge_runtime.errors import ConfigError
 from edge_runtime.pictures import full_mask, overlay, picture_name, write_png
@@ -75,8 +76,7 @@ def said_below(frame: Frame, result: Result) -> NDArray[np.uint8]:
 
 def _lines(result: Result) -> list[str]:
     values = [
-        f"{one.name.value.replace('_', ' ')} {one.value:g} {one.unit}"
-        + (f" ({one.interval[0]:g} to {one.interval[1]:g})" if one.interval else "")
+        f"{plain(one.name)} {with_interval(one.value, one.interval, one.name)}"
         for one in result.measurements
         if one.value is not None
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from edge_runtime import clock
-from edge_runtime.build.readings import shown_unit
 from edge_runtime.codes import MeasurementName, Status
+from edge_runtime.commands.run.values import plain, span, with_interval, with_unit
 from edge_runtime.commands.shortfall import Short, Shortfalls
 from edge_runtime.commands.words import RESEARCH, SIZE_ONLY, acquisition_in_words, in_words, listed
 from edge_runtime.pipeline import Result
@@ -71,8 +71,8 @@ def headline(result: Result) -> str:
     """A result in a few words: its first measurement, or why there is none."""
     for measurement in result.measurements:
         if measurement.value is not None:
-            name = measurement.name.value
-            return f"{_plain(name)} {_with_unit(measurement.value, name)} ({measurement.status.value})"
+            name = measurement.name
+            return f"{plain(name)} {with_unit(measurement.value, name)} ({measurement.status.value})"
     return f"withheld: {', '.join(in_words(reason) for reason in result.reasons[:2])}"
 
 
@@ -134,7 +134,7 @@ def lines(report: RunReport) -> list[str]:
         f"frames    {report.offered} offered = {report.processed} processed + {report.dropped} dropped, {report.fps:.1f}/s{ages}",
         f"findings  {report.findings} reported, {report.withheld} of them withheld; {exams}",
     ]
-    out += [f"measured  {_plain(value.name.value)} {_told(value, report.last)}" for value in report.measured]
+    out += [f"measured  {plain(value.name)} {_told(value, report.last)}" for value in report.measured]
     taken = report.acquisition
     if taken is not None:
         many = f"{taken.ok} of {taken.checked} show both lungs, whole, upright and not inverted; the last: "
@@ -149,35 +149,9 @@ def lines(report: RunReport) -> list[str]:
 
 def _told(value: ExamValue, last: tuple[LastValue, ...]) -> str:
     """One finding with its interval and status; of several the median and range, and the last like one."""
-    name = value.name.value
-    one = next(one for one in last if one.name is value.name)
-    interval = f" ({_span(one.interval, name)})" if one.interval else ""
-    now = f"{_with_unit(one.value, name)}{interval}, {one.status.value}"
+    name = value.name
+    one = next(one for one in last if one.name is name)
+    now = f"{with_interval(one.value, one.interval, name)}, {one.status.value}"
     if value.captures == 1:
         return now
-    spread = (
-        f"median {_with_unit(value.median, name)} of {value.captures} findings, {_span(value.range, name)}"
-    )
-    return f"{spread}; the last {now}"
-
-
-def _plain(name: str) -> str:
-    return name.removesuffix("_px").replace("_", " ")
-
-
-def _with_unit(value: float, name: str) -> str:
-    if name == MeasurementName.GESTATIONAL_AGE.value:
-        return _number(value, name)
-    return f"{_number(value, name)} {shown_unit(name)}".rstrip()
-
-
-def _span(ends: tuple[float, float], name: str) -> str:
-    return " to ".join(_number(end, name) for end in ends)
-
-
-def _number(value: float, name: str) -> str:
-    """An age in days as it is spoken of; a number without a unit is a ratio."""
-    if name == MeasurementName.GESTATIONAL_AGE.value:
-        weeks, days = divmod(round(value), 7)
-        return f"{weeks} weeks {days} days"
-    return f"{value:.1f}" if shown_unit(name) else f"{value:.2f}"
+    return f"median {with_unit(value.median, name)} of {value.captures} findings, {span(value.range, name)}; the last {now}"
