@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 MODEL ?= fetal_head
+RECIPE := models/training/recipes/$(MODEL).toml
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Processes that share the tests; who is idle takes from the other's end, so a file is rarely split.
 WORKERS ?= 2
@@ -39,9 +40,9 @@ bench: $(VENV)/.test
 # One of fetal_head, carotid, lungs, from the images to the bundle in models/; how long: models/training/README.md.
 train: $(VENV)/.train
 	$(BIN)/python -m models.training.train $(MODEL)
-	@recipe=models/training/recipes/$(MODEL).toml; if grep -Eq '^(folds|cross_conformal) = ' $$recipe; then \
+	@if grep -Eq '^(folds|cross_conformal) = ' $(RECIPE); then \
 		$(BIN)/python -m models.training.folds $(MODEL); fi
-	@recipe=models/training/recipes/$(MODEL).toml; if grep -q '^refit = true' $$recipe && ! grep -q '^folds = ' $$recipe; then \
+	@if grep -q '^refit = true' $(RECIPE) && ! grep -q '^folds = ' $(RECIPE); then \
 		$(BIN)/python -m models.training.train $(MODEL) --measured; fi
 	$(BIN)/python -m models.training.ship $(MODEL)
 

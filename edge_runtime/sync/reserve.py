@@ -109,7 +109,7 @@ class Loan:
     def come_back(self) -> bool:
         """Waits until it was given back, and holds it; False when the disk has no room for it."""
         with self._alone() as fd:
-            return fd is not None and _fill(fd)
+            return _fill(fd)
 
     @contextmanager
     def lent(self) -> Iterator[None]:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from edge_runtime.commands import outbox as commands
 from edge_runtime.sync import holdings
 from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.masks import add_finding
 from edge_runtime.sync.outbox import Outbox
 from edge_runtime.types import encode
-from tests.builders import finding, report
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        report(journal, 10)
-    return tmp_path
+from tests.builders import finding
 
 
 def test_stats_say_how_much_waits_and_for_how_long(state: Path) -> None:

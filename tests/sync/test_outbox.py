@@ -23,13 +23,6 @@ from edge_runtime.sync.wire import ranges_of
 from tests.builders import report
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        report(journal, 10)
-    return tmp_path
-
-
 def test_pending_rows_come_oldest_first_and_page_by_page(state: Path) -> None:
     with Outbox(state) as outbox:
         assert [row.seq for row in outbox.pending(Lane.FINDING, 0, 4)] == [1, 2, 3, 4]

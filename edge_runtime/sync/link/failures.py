@@ -16,7 +16,6 @@ _NO_VERSION = ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
 _OTHER_NAME, _UNKNOWN_AUTHORITY = (62, 64), (18, 19, 20, 21)
 _NOT_YET, _EXPIRED = 9, 10
 _PORTS = "give its port with TLS (8883 is usual), or mqtt:// within one machine"
-_GIVE_CERTIFICATE = "it wants a certificate of this device; give --cert and --key"
 _IF_IT_WANTS_ONE = "if it wants a certificate of this device, give --cert and --key"
 
 
@@ -69,7 +68,7 @@ def _of_broker(settings: Settings, exc: ssl.SSLCertVerificationError) -> str:
 def _of_device(settings: Settings, exc: ssl.SSLError) -> str:
     """What the broker has against this device's, as far as it says."""
     if settings.tls.cert is None or _says(exc, "CERTIFICATE_REQUIRED", "CERTIFICATE REQUIRED"):
-        return _GIVE_CERTIFICATE
+        return "it wants a certificate of this device; give --cert and --key"
     if _says(exc, "CERTIFICATE_EXPIRED", "CERTIFICATE EXPIRED"):
         return "it says that this device's certificate has expired; give a new one with --cert and --key"
     if _says(exc, "UNKNOWN_CA", "UNKNOWN CA"):

@@ -6,23 +6,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from edge_runtime.sync import holdings
 from edge_runtime.sync.commands.device_records import DeviceRecords
 from edge_runtime.sync.database import open_db, transaction
-from edge_runtime.sync.journal import Journal
 from edge_runtime.sync.lanes import Lane
 from edge_runtime.sync.outbox import Outbox
-from tests.builders import report
 from tests.patience import within
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    with Journal.open(tmp_path, reserve_bytes=0) as journal:
-        report(journal, 10)
-    return tmp_path
 
 
 def test_delivered_rows_are_sent_again_when_asked_for_and_those_gone_are_named(state: Path) -> None:
